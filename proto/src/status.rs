@@ -1,0 +1,138 @@
+//! What a node says of itself, to the master and, later, to a switch; it measures nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DecodeError, Decoder, Encoder, Position};
+
+/// State of a node's table (rules section 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// There is no complete table yet: the node cannot answer.
+    #[default]
+    Loading,
+    /// It answers and is catching up.
+    Resync,
+    /// It answers at the master's level.
+    Coherent,
+    /// It answers from what it last heard; the master is out of reach.
+    Stale,
+    /// Its content contradicts the master's: the node does not answer from it.
+    Inconsistent,
+    /// It answers what it has begun and takes nothing new.
+    Draining,
+}
+
+impl NodeState {
+    /// All states, in the order of their codes.
+    pub const ALL: [Self; 6] = [
+        Self::Loading,
+        Self::Resync,
+        Self::Coherent,
+        Self::Stale,
+        Self::Inconsistent,
+        Self::Draining,
+    ];
+
+    /// Returns the word that operators see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Resync => "resync",
+            Self::Coherent => "coherent",
+            Self::Stale => "stale",
+            Self::Inconsistent => "inconsistent",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Returns the code on the wire and in the node's shared memory, 1 to 6.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Loading => 1,
+            Self::Resync => 2,
+            Self::Coherent => 3,
+            Self::Stale => 4,
+            Self::Inconsistent => 5,
+            Self::Draining => 6,
+        }
+    }
+
+    /// Returns the state with this code.
+    ///
+    /// # Errors
+    /// [`DecodeError::Unknown`].
+    pub fn from_code(code: u8) -> Result<Self, DecodeError> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.code() == code)
+            .ok_or_else(|| DecodeError::Unknown {
+                what: "node state",
+                value: code.into(),
+            })
+    }
+
+    /// Returns whether look-ups may be answered from the table.
+    pub fn answers(self) -> bool {
+        match self {
+            Self::Resync | Self::Coherent | Self::Stale | Self::Draining => true,
+            Self::Loading | Self::Inconsistent => false,
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Report of a node, sent each second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// What its workers see: applied level, epoch and content.
+    pub position: Position,
+    /// State of the table.
+    pub state: NodeState,
+    /// Milliseconds since the node last matched the master's level.
+    pub lag_ms: u64,
+    /// Records in the table.
+    pub records: u64,
+    /// Incremental catch-ups since the agent started.
+    pub catch_ups_total: u64,
+    /// Full reloads since the agent started.
+    pub reloads_total: u64,
+    /// Duration of the last catch-up or reload, in milliseconds.
+    pub last_sync_ms: u64,
+    /// Messages refused since the agent started.
+    pub refused_total: u64,
+}
+
+impl NodeStatus {
+    /// Appends position, `state u8`, and six `u64`.
+    pub fn encode(&self, out: &mut Encoder<'_>) {
+        self.position.encode(out);
+        out.u8(self.state.code()).u64(self.lag_ms).u64(self.records);
+        out.u64(self.catch_ups_total).u64(self.reloads_total);
+        out.u64(self.last_sync_ms).u64(self.refused_total);
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// Truncation, an unknown state.
+    pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            position: Position::decode(from)?,
+            state: NodeState::from_code(from.u8("node state")?)?,
+            lag_ms: from.u64("lag")?,
+            records: from.u64("records")?,
+            catch_ups_total: from.u64("catch-ups")?,
+            reloads_total: from.u64("reloads")?,
+            last_sync_ms: from.u64("last sync")?,
+            refused_total: from.u64("refused")?,
+        })
+    }
+}
