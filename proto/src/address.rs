@@ -67,10 +67,18 @@ impl AddressOfRecord {
             return Err(ParseAorError::TooLong(text.len()));
         }
         let forbidden = |c: &char| {
-            c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '\\' | ',')
+            c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '\\' | ',' | '%')
         };
         if let Some(c) = text.chars().find(forbidden) {
             return Err(ParseAorError::Character(c));
+        }
+        // Behind a resolved escape or a second scheme: the canonical form would not be its own.
+        if text
+            .split('@')
+            .next()
+            .is_some_and(|user| user.contains(':'))
+        {
+            return Err(ParseAorError::Character(':'));
         }
         if let Some((user, host)) = text.split_once('@') {
             let host_char = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
@@ -182,6 +190,10 @@ mod tests {
             "a%",
             "al\"ice@x",
             "alice@x/y",
+            "a%25b@x",
+            "sip:sip:alice@x",
+            "sip%3aalice@x",
+            "sip:alice:secret@x",
             &long,
         ] {
             assert!(AddressOfRecord::parse(text).is_err(), "{text:?}");

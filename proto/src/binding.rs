@@ -260,6 +260,18 @@ impl<'a> BindingRef<'a> {
         }
     }
 
+    /// Returns whether the contact is reached no more at `now`, for a table that was last known to be
+    /// complete `lag_ms` ago.
+    ///
+    /// Rules 2.2: "expired iff its expiry ≤ min(master now, `complete_until`) …; the grace so given is at
+    /// most min(lag, the expiry granted, `max_grace`)". A node that is cut off neither forgets its users
+    /// nor calls strangers for ever.
+    pub fn is_expired(&self, now: MasterTime, lag_ms: u64, max_grace_ms: u64) -> bool {
+        let granted_ms = u64::from(self.granted_s) * 1000;
+        let grace = lag_ms.min(granted_ms).min(max_grace_ms);
+        self.expires != MasterTime::NEVER && self.expires.0 <= now.0.saturating_sub(grace)
+    }
+
     /// Returns a copy that owns its texts.
     pub fn to_owned(&self) -> Binding {
         Binding {

@@ -43,7 +43,7 @@ pub use node::{BootId, NodeId, NodeName, ParseNodeNameError};
 pub use registration::{
     Asked, CONTACTS_MAX, ContactChange, Refusal, Registration, RegistrationReply,
 };
-pub use route::{Route, TARGETS_MAX, Target};
+pub use route::{Route, RouteRef, TARGETS_MAX, Target, TargetRef, TargetRefs};
 pub use status::{NodeState, NodeStatus};
 pub use time::{MasterTime, Timestamp};
 pub use v1::{Deframer, Message};

@@ -59,7 +59,61 @@ impl Route {
     /// # Errors
     /// An unknown format, a count or length above its limit, truncation, trailing bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut from = Decoder::new(bytes);
+        let RouteRef {
+            strip,
+            prefix,
+            targets: mut refs,
+        } = RouteRef::new(bytes)?;
+        let prefix = prefix.to_owned();
+        let targets = refs
+            .by_ref()
+            .map(|target| target.map(TargetRef::to_owned))
+            .collect::<Result<Vec<_>, _>>()?;
+        refs.from.end()?;
+        Ok(Self {
+            strip,
+            prefix,
+            targets,
+        })
+    }
+}
+
+/// One target read in place from a table's value; see [`Target`] for the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are Target's")]
+pub struct TargetRef<'a> {
+    pub uri: &'a str,
+    pub priority: u16,
+    pub weight: u16,
+}
+
+impl TargetRef<'_> {
+    /// Returns a copy that owns its text.
+    pub fn to_owned(self) -> Target {
+        Target {
+            uri: self.uri.to_owned(),
+            priority: self.priority,
+            weight: self.weight,
+        }
+    }
+}
+
+/// A route read in place from a table's value, without allocating; see [`Route`] for the fields.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are Route's")]
+pub struct RouteRef<'a> {
+    pub strip: u8,
+    pub prefix: &'a str,
+    pub targets: TargetRefs<'a>,
+}
+
+impl<'a> RouteRef<'a> {
+    /// Returns the route in a value that [`Route::encode`] made.
+    ///
+    /// # Errors
+    /// An unknown format, a count or length above its limit, truncation before the targets.
+    pub fn new(value: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut from = Decoder::new(value);
         let format = from.u16("record format")?;
         if format != ROUTE_FORMAT {
             return Err(DecodeError::Unknown {
@@ -67,30 +121,49 @@ impl Route {
                 value: format.into(),
             });
         }
-        let len = usize::from(from.u16("target count")?);
-        if len > TARGETS_MAX {
+        let left = from.u16("target count")?;
+        if usize::from(left) > TARGETS_MAX {
             return Err(DecodeError::TooLong {
                 what: "targets",
-                len,
+                len: left.into(),
                 max: TARGETS_MAX,
             });
         }
-        let strip = from.u8("strip")?;
-        let prefix = from.short_text("prefix", DIGITS_MAX)?.to_owned();
-        let mut targets = Vec::with_capacity(len);
-        for _ in 0..len {
-            targets.push(Target {
-                priority: from.u16("priority")?,
-                weight: from.u16("weight")?,
-                uri: from.short_text("target", URI_BYTES_MAX)?.to_owned(),
-            });
-        }
-        from.end()?;
         Ok(Self {
-            strip,
-            prefix,
-            targets,
+            strip: from.u8("strip")?,
+            prefix: from.short_text("prefix", DIGITS_MAX)?,
+            targets: TargetRefs { from, left },
         })
+    }
+}
+
+/// Iterates over the targets in a value; ends after the first error.
+#[derive(Debug, Clone)]
+pub struct TargetRefs<'a> {
+    from: Decoder<'a>,
+    left: u16,
+}
+
+impl<'a> TargetRefs<'a> {
+    fn read(&mut self) -> Result<TargetRef<'a>, DecodeError> {
+        Ok(TargetRef {
+            priority: self.from.u16("priority")?,
+            weight: self.from.u16("weight")?,
+            uri: self.from.short_text("target", URI_BYTES_MAX)?,
+        })
+    }
+}
+
+impl<'a> Iterator for TargetRefs<'a> {
+    type Item = Result<TargetRef<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let target = self.read();
+        if target.is_err() {
+            self.left = 0;
+        }
+        Some(target)
     }
 }
 

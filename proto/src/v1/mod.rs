@@ -26,6 +26,9 @@ pub const ENVELOPE_BYTES: usize = 12;
 /// Longest body in bytes.
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
 
+/// Kind of the message that carries a frame; the log's reader makes such messages from its bytes.
+const FRAME_KIND: u8 = 4;
+
 /// Any message of version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -106,6 +109,17 @@ impl Message {
         out
     }
 
+    /// Returns the message that carries `frame`, the bytes of one frame as [`Frame::encode`] wrote them:
+    /// what [`Self::to_bytes`] returns for it, without decoding it.
+    pub fn frame_message(frame: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(ENVELOPE_BYTES + frame.len());
+        let len = frame.len();
+        let mut encoder = Encoder::new(&mut out);
+        encoder.u32(MAGIC).u8(VERSION).u8(FRAME_KIND).u16(0);
+        encoder.len32(len).bytes(frame);
+        out
+    }
+
     /// Reads one message that fills `bytes`, as a datagram does.
     ///
     /// # Errors
@@ -123,7 +137,7 @@ impl Message {
             Self::Hello(_) => 1,
             Self::Welcome(_) => 2,
             Self::Rejection(_) => 3,
-            Self::Frame(_) => 4,
+            Self::Frame(_) => FRAME_KIND,
             Self::SnapshotBegin(_) => 5,
             Self::SnapshotPart(_) => 6,
             Self::SnapshotEnd(_) => 7,
@@ -140,7 +154,7 @@ impl Message {
             1 => Self::Hello(Hello::decode(&mut from)?),
             2 => Self::Welcome(Welcome::decode(&mut from)?),
             3 => Self::Rejection(Rejection::decode(&mut from)?),
-            4 => return Frame::decode(body).map(Self::Frame),
+            FRAME_KIND => return Frame::decode(body).map(Self::Frame),
             5 => Self::SnapshotBegin(SnapshotBegin::decode(&mut from)?),
             6 => Self::SnapshotPart(SnapshotPart::decode(&mut from)?),
             7 => Self::SnapshotEnd(SnapshotEnd::decode(&mut from)?),

@@ -1,0 +1,95 @@
+//! The contacts of one address-of-record that may be tried, best first; it does not know how they are tried.
+
+use locus_proto::{BindingRef, BindingRefs, DecodeError, Methods};
+
+use crate::Judge;
+
+/// Contacts that a look-up found eligible, in the order of trial: q descending, then in order of insertion.
+///
+/// At least one, at most [`locus_proto::BINDINGS_MAX`]; read from the record's bytes as they are asked for.
+#[derive(Debug, Clone)]
+pub struct Contacts<'b> {
+    bindings: BindingRefs<'b>,
+    rule: Rule,
+    proxy_only: bool,
+}
+
+/// What became of the bindings in a record.
+#[derive(Debug)]
+pub(crate) enum Sifted<'b> {
+    /// Some are eligible.
+    Some(Contacts<'b>),
+    /// None is left that has not expired.
+    None,
+    /// Some are left, but none accepts the method.
+    MethodNotSupported,
+}
+
+/// Who is eligible.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    judge: Judge,
+    method: Option<u32>,
+}
+
+impl Rule {
+    fn accepts(&self, binding: &BindingRef<'_>) -> bool {
+        let methods = binding.methods;
+        self.method
+            .is_none_or(|method| methods == Methods::ALL || methods.accepts(method))
+    }
+}
+
+impl<'b> Contacts<'b> {
+    /// Iterates over the contacts, best first.
+    pub fn iter(&self) -> impl Iterator<Item = BindingRef<'b>> {
+        let rule = self.rule;
+        let whole = self.bindings.clone().flatten(); // every one was decoded before, by `sift`
+        whole.filter(move |binding| !rule.judge.is_expired(binding) && rule.accepts(binding))
+    }
+
+    /// Returns whether one of them can be reached only through this node or its like: it has a `received`
+    /// address, a Path, or a private flow. A redirect must not hand it out (rules 4.5).
+    pub fn is_proxy_only(&self) -> bool {
+        self.proxy_only
+    }
+
+    /// Takes the eligible bindings out of a record's value.
+    ///
+    /// `method` is the request's bit, `None` where methods do not count (a request within a dialog, as in
+    /// registrar's `lookup()`).
+    pub(crate) fn sift(
+        value: &'b [u8],
+        judge: Judge,
+        method: Option<u32>,
+    ) -> Result<Sifted<'b>, DecodeError> {
+        let bindings = BindingRefs::new(value)?;
+        let rule = Rule { judge, method };
+        let (mut found, mut other_methods, mut proxy_only) = (false, false, false);
+        for binding in bindings.clone() {
+            let binding = binding?;
+            if judge.is_expired(&binding) {
+                continue;
+            }
+            if rule.accepts(&binding) {
+                found = true;
+                proxy_only |= needs_proxy(&binding);
+            } else {
+                other_methods = true;
+            }
+        }
+        Ok(match (found, other_methods) {
+            (true, _) => Sifted::Some(Self {
+                bindings,
+                rule,
+                proxy_only,
+            }),
+            (false, true) => Sifted::MethodNotSupported,
+            (false, false) => Sifted::None,
+        })
+    }
+}
+
+fn needs_proxy(binding: &BindingRef<'_>) -> bool {
+    !binding.received.is_empty() || !binding.path.is_empty() || binding.owner.connection != 0
+}

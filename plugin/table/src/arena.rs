@@ -1,0 +1,375 @@
+//! Blocks for records: size classes, slabs, and which blocks are free; it reads and writes no record.
+//!
+//! Nothing of it is in the table's memory: what is in use follows from the index alone, so that a death
+//! at any moment leaves no list half changed.
+
+use locus_proto::Level;
+
+use crate::layout::SLAB_BYTES;
+
+/// Longest key in bytes.
+pub const KEY_BYTES_MAX: usize = locus_proto::KEY_BYTES_MAX;
+/// Longest value in bytes.
+pub const VALUE_BYTES_MAX: usize = 32 * 1024 - 1;
+/// Bytes of the largest block: head, longest key, longest value.
+pub const RECORD_BYTES_MAX: usize = 36 * 1024;
+
+/// Words before the key in a block.
+pub(crate) const BLOCK_HEAD_WORDS: usize = 2;
+/// Number of the largest size class; zero is none.
+pub(crate) const CLASS_MAX: u8 = 105;
+
+const UNIT_BYTES: u64 = 16;
+const UNITS_PER_SLAB: u64 = SLAB_BYTES / UNIT_BYTES;
+
+/// The head of a record.
+///
+/// ```text
+/// word 0   key length u16 | value length u16 | flags u32 (none is defined, zero)
+/// word 1   level u64
+///          key, filled up to a word with zeros | value, likewise
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) key_len: usize,
+    pub(crate) value_len: usize,
+    pub(crate) flags: u32,
+    pub(crate) level: Level,
+}
+
+impl Head {
+    #[inline]
+    pub(crate) fn from_words([first, second]: [u64; 2]) -> Self {
+        let [k0, k1, v0, v1, f0, f1, f2, f3] = first.to_le_bytes();
+        Self {
+            key_len: u16::from_le_bytes([k0, k1]).into(),
+            value_len: u16::from_le_bytes([v0, v1]).into(),
+            flags: u32::from_le_bytes([f0, f1, f2, f3]),
+            level: Level(second),
+        }
+    }
+
+    /// Returns the words; lengths that cannot be stored saturate, so that a reader refuses them.
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        let [k0, k1] = u16::try_from(self.key_len)
+            .unwrap_or(u16::MAX)
+            .to_le_bytes();
+        let [v0, v1] = u16::try_from(self.value_len)
+            .unwrap_or(u16::MAX)
+            .to_le_bytes();
+        let [f0, f1, f2, f3] = self.flags.to_le_bytes();
+        [
+            u64::from_le_bytes([k0, k1, v0, v1, f0, f1, f2, f3]),
+            self.level.0,
+        ]
+    }
+
+    /// Returns the words that the record takes.
+    pub(crate) fn record_words(self) -> usize {
+        BLOCK_HEAD_WORDS + self.key_len.div_ceil(8) + self.value_len.div_ceil(8)
+    }
+}
+
+/// Returns the words of a block of a size class; zero for a class that is none.
+///
+/// 16-byte steps to 1 KiB (1 to 64), then eight steps for each doubling.
+#[inline]
+pub(crate) const fn class_words(class: u8) -> usize {
+    let class = class as usize;
+    if class <= 64 {
+        return class.wrapping_mul(2);
+    }
+    if class > CLASS_MAX as usize {
+        return 0;
+    }
+    let above = class.wrapping_sub(65);
+    let step = 16_usize << (above >> 3); // words: 128 bytes at first
+    (8_usize.wrapping_add((above & 7).wrapping_add(1))).wrapping_mul(step)
+}
+
+/// Returns the smallest size class whose block has so many words.
+pub(crate) fn class_for(words: usize) -> Option<u8> {
+    let small = words.div_ceil(2).max(1);
+    if small <= 64 {
+        return u8::try_from(small).ok();
+    }
+    (65..=CLASS_MAX).find(|class| class_words(*class) >= words)
+}
+
+/// Returns the blocks of a class in one slab.
+fn blocks_per_slab(class: u8) -> u64 {
+    UNITS_PER_SLAB / units(class)
+}
+
+fn units(class: u8) -> u64 {
+    u64::try_from(class_words(class) / 2).unwrap_or(1).max(1)
+}
+
+/// One slab: nothing, or blocks of one class.
+#[derive(Debug, Default)]
+struct Slab {
+    class: u8,
+    used: u32,
+    /// Where in `partial` of its class it stands, if it has room.
+    at: usize,
+    /// One bit for each block in use.
+    map: Box<[u64]>,
+}
+
+/// What is free in an arena.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    slabs: Vec<Slab>,
+    /// Slabs of the class with at least one free block and one used; by class.
+    partial: Vec<Vec<usize>>,
+    /// Free blocks in these, by class.
+    free: Vec<u64>,
+    /// Slabs without a class, below `slabs.len()`.
+    empty: Vec<usize>,
+    /// Slabs that fit.
+    limit: usize,
+}
+
+/// Returned for a slot that names a block which cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadBlock;
+
+impl Arena {
+    /// Returns an arena of so many words, all free.
+    pub(crate) fn new(words: usize) -> Self {
+        let classes = usize::from(CLASS_MAX) + 1;
+        Self {
+            slabs: Vec::new(),
+            partial: vec![Vec::new(); classes],
+            free: vec![0; classes],
+            empty: Vec::new(),
+            limit: words / (usize::try_from(SLAB_BYTES).unwrap_or(usize::MAX) / 8),
+        }
+    }
+
+    /// Returns the slabs without a block in use.
+    pub(crate) fn free_slabs(&self) -> u64 {
+        let free = self.limit - self.slabs.len() + self.empty.len();
+        u64::try_from(free).unwrap_or(u64::MAX)
+    }
+
+    /// Returns how many slabs must be free for `blocks` more blocks of a class.
+    pub(crate) fn slabs_needed(&self, class: u8, blocks: u64) -> u64 {
+        blocks
+            .saturating_sub(self.free[usize::from(class)])
+            .div_ceil(blocks_per_slab(class))
+    }
+
+    /// Returns the offset of a block of a class, now in use; `None` if there is none.
+    pub(crate) fn allocate(&mut self, class: u8) -> Option<u64> {
+        let of_class = usize::from(class);
+        let number = match self.partial[of_class].last() {
+            Some(number) => *number,
+            None => self.adopt(class)?,
+        };
+        let slab = &mut self.slabs[number];
+        let (at, bits) = slab
+            .map
+            .iter_mut()
+            .enumerate()
+            .find(|(_, b)| **b != u64::MAX)?;
+        let bit = bits.trailing_ones();
+        *bits |= 1 << bit;
+        let block = u64::try_from(at).ok()? * 64 + u64::from(bit);
+        slab.used += 1;
+        self.free[of_class] -= 1;
+        if u64::from(slab.used) == blocks_per_slab(class) {
+            self.partial[of_class].pop();
+        }
+        Some(u64::try_from(number).ok()? * UNITS_PER_SLAB + block * units(class))
+    }
+
+    /// Gives a block back.
+    pub(crate) fn release(&mut self, class: u8, offset: u64) {
+        let Some((number, block)) = self.locate(class, offset) else {
+            return;
+        };
+        let of_class = usize::from(class);
+        let slab = &mut self.slabs[number];
+        slab.map[block / 64] &= !(1 << (block % 64));
+        let was_full = u64::from(slab.used) == blocks_per_slab(class);
+        slab.used -= 1;
+        self.free[of_class] += 1;
+        if was_full {
+            self.list(number);
+        }
+        if self.slabs[number].used == 0 {
+            self.retire(number);
+        }
+    }
+
+    /// Marks a block that the index names as in use; for the rebuild of an empty arena.
+    pub(crate) fn mark(&mut self, class: u8, offset: u64) -> Result<(), BadBlock> {
+        if class == 0 || class > CLASS_MAX {
+            return Err(BadBlock);
+        }
+        let number = usize::try_from(offset / UNITS_PER_SLAB).map_err(|_| BadBlock)?;
+        if number >= self.limit {
+            return Err(BadBlock);
+        }
+        while self.slabs.len() <= number {
+            self.slabs.push(Slab::default());
+        }
+        if self.slabs[number].class == 0 {
+            self.assign(number, class);
+        }
+        let (number, block) = self.locate(class, offset).ok_or(BadBlock)?;
+        let slab = &mut self.slabs[number];
+        let bit = 1 << (block % 64);
+        if slab.map[block / 64] & bit != 0 {
+            return Err(BadBlock);
+        }
+        slab.map[block / 64] |= bit;
+        slab.used += 1;
+        Ok(())
+    }
+
+    /// Finishes a rebuild: lists what is free between the blocks that were marked.
+    pub(crate) fn marked(&mut self) {
+        for number in 0..self.slabs.len() {
+            let (class, used) = (self.slabs[number].class, u64::from(self.slabs[number].used));
+            if class == 0 {
+                self.empty.push(number);
+                continue;
+            }
+            let free = blocks_per_slab(class) - used;
+            self.free[usize::from(class)] += free;
+            if free > 0 {
+                self.list(number);
+            }
+        }
+        self.empty.reverse(); // the lowest first, so that the used part stays dense
+    }
+
+    /// Returns slab and block number of an offset, if the slab is of that class and the block begins there.
+    fn locate(&self, class: u8, offset: u64) -> Option<(usize, usize)> {
+        let number = usize::try_from(offset / UNITS_PER_SLAB).ok()?;
+        let within = offset % UNITS_PER_SLAB;
+        let block = within / units(class);
+        let fits = self.slabs.get(number)?.class == class
+            && within.is_multiple_of(units(class))
+            && block < blocks_per_slab(class);
+        Some((number, usize::try_from(block).ok()?)).filter(|_| fits)
+    }
+
+    /// Takes an empty slab for a class.
+    fn adopt(&mut self, class: u8) -> Option<usize> {
+        let number = match self.empty.pop() {
+            Some(number) => number,
+            None if self.slabs.len() < self.limit => {
+                self.slabs.push(Slab::default());
+                self.slabs.len() - 1
+            }
+            None => return None,
+        };
+        self.assign(number, class);
+        self.free[usize::from(class)] += blocks_per_slab(class);
+        self.list(number);
+        Some(number)
+    }
+
+    fn assign(&mut self, number: usize, class: u8) {
+        let blocks = blocks_per_slab(class);
+        let words = usize::try_from(blocks.div_ceil(64)).unwrap_or(1);
+        let mut map = vec![0; words].into_boxed_slice();
+        if !blocks.is_multiple_of(64) {
+            map[words - 1] = u64::MAX << (blocks % 64); // what is behind the end is never free
+        }
+        let slab = &mut self.slabs[number];
+        slab.class = class;
+        slab.map = map;
+    }
+
+    fn list(&mut self, number: usize) {
+        let list = &mut self.partial[usize::from(self.slabs[number].class)];
+        self.slabs[number].at = list.len();
+        list.push(number);
+    }
+
+    /// Takes the class from a slab without a used block.
+    fn retire(&mut self, number: usize) {
+        let Slab { class, at, .. } = std::mem::take(&mut self.slabs[number]);
+        let list = &mut self.partial[usize::from(class)];
+        list.swap_remove(at);
+        if let Some(moved) = list.get(at) {
+            self.slabs[*moved].at = at;
+        }
+        self.free[usize::from(class)] -= blocks_per_slab(class);
+        self.empty.push(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_rise_and_hold_the_largest_record() {
+        let mut last = 0;
+        for class in 1..=CLASS_MAX {
+            let words = class_words(class);
+            assert!(words > last && words.is_multiple_of(2), "class {class}");
+            assert_eq!(class_for(words), Some(class));
+            assert_eq!(class_for(last + 1), Some(class));
+            last = words;
+        }
+        assert_eq!(last * 8, RECORD_BYTES_MAX);
+        let largest = Head {
+            key_len: KEY_BYTES_MAX,
+            value_len: VALUE_BYTES_MAX,
+            flags: 0,
+            level: Level(0),
+        };
+        assert!(class_for(largest.record_words()).is_some());
+        assert_eq!(class_for(last + 1), None);
+        assert_eq!((class_words(0), class_words(CLASS_MAX + 1)), (0, 0));
+    }
+
+    #[test]
+    fn slabs_change_class_when_they_are_empty() {
+        let mut arena = Arena::new(2 * 8192); // two slabs
+        let blocks = usize::try_from(blocks_per_slab(4)).unwrap();
+        let all: Vec<u64> = (0..2 * blocks)
+            .map(|_| arena.allocate(4).unwrap())
+            .collect();
+        assert_eq!((arena.allocate(4), arena.free_slabs()), (None, 0));
+        assert_eq!(arena.slabs_needed(5, 1), 1);
+        for offset in &all[..blocks] {
+            arena.release(4, *offset);
+        }
+        assert_eq!((arena.free_slabs(), arena.slabs_needed(4, 1)), (1, 1));
+        assert_eq!(arena.allocate(CLASS_MAX), Some(0));
+        assert_eq!(arena.allocate(4), None);
+        arena.release(4, all[blocks]);
+        assert_eq!(arena.slabs_needed(4, 1), 0);
+        assert_eq!(arena.allocate(4), Some(all[blocks]));
+    }
+
+    #[test]
+    fn a_rebuild_finds_the_same_blocks_free() {
+        let mut arena = Arena::new(4 * 8192);
+        let mut used: Vec<(u8, u64)> = (0..3000)
+            .map(|i| 2 + u8::try_from(i % 3).unwrap())
+            .map(|class| (class, arena.allocate(class).unwrap()))
+            .collect();
+        for (class, offset) in used.split_off(1000) {
+            arena.release(class, offset);
+        }
+        let mut again = Arena::new(4 * 8192);
+        for (class, offset) in &used {
+            assert_eq!(again.mark(*class, *offset), Ok(()));
+        }
+        again.marked();
+        assert_eq!(again.free, arena.free);
+        assert_eq!(again.free_slabs(), arena.free_slabs());
+        let (class, offset) = used[0];
+        for (class, offset) in [(class, offset), (class, offset + 1), (0, 0), (2, u64::MAX)] {
+            assert_eq!(again.mark(class, offset), Err(BadBlock), "{class} {offset}");
+        }
+    }
+}

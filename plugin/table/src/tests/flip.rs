@@ -1,0 +1,189 @@
+//! Generations: loads, flips and left-overs, with readers that must never miss a record.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use locus_proto::{Level, MasterTime, NodeId, NodeState};
+
+use super::support::{Model, SMALL, TABLE_KEY, aor_key, commit, put, value_of};
+use crate::{
+    Folder, FolderError, FolderReader, Generation, HeapMemory, HeapRegions, Lookup, MapRegions,
+    OpenTableError, Pulse, Reason, RecordBuffer, RegionName, Writer,
+};
+
+const KEYS: u64 = 50;
+const FLIPS: u64 = 40;
+
+type Table = (Generation, Writer<HeapMemory>);
+
+/// Loads all keys at a level into a new generation.
+fn load(folder: &Folder<HeapRegions>, level: u64) -> (Table, Model) {
+    let mut table = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+    let changes: Vec<_> = (0..KEYS).map(|i| put(aor_key(i), level, 100)).collect();
+    let mut model = Model::default();
+    model.apply(&changes);
+    table.1.load(&changes).unwrap();
+    table.1.finish_load(model.position()).unwrap();
+    (table, model)
+}
+
+fn read_until(regions: HeapRegions, stop: &AtomicBool, reads: &AtomicU64) {
+    let mut reader = FolderReader::new(regions);
+    let mut buffer = RecordBuffer::new();
+    let mut seen = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for number in 0..KEYS {
+            let key = aor_key(number);
+            match reader.lookup(key.as_bytes(), &mut buffer) {
+                Lookup::Found(record) => {
+                    assert_eq!(record.value, value_of(&key, record.level, 100), "{key}");
+                    assert!(record.level.0 >= seen, "{key} went back over a flip");
+                    seen = record.level.0;
+                }
+                other @ (Lookup::Absent | Lookup::Unavailable(_)) => panic!("{key}: {other:?}"),
+            }
+        }
+        reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn flips_beside_readers_lose_nothing() {
+    let regions = HeapRegions::new();
+    let folder = Folder::open(regions.clone()).unwrap();
+    let (table, _) = load(&folder, 1);
+    folder.flip(&table).unwrap();
+    let (stop, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| read_until(regions.clone(), &stop, &reads));
+        }
+        let flipped = scope.spawn(|| {
+            let mut level = 1;
+            while level < FLIPS || reads.load(Ordering::Relaxed) < 20 {
+                level += 1;
+                let (table, _) = load(&folder, level);
+                folder.flip(&table).unwrap(); // zeroes the old one at once
+            }
+        });
+        let flipped = flipped.join();
+        stop.store(true, Ordering::Relaxed);
+        flipped.unwrap();
+    });
+    assert!(folder.current().unwrap().0 >= FLIPS);
+}
+
+#[test]
+fn a_folder_through_its_lives() {
+    let regions = HeapRegions::new();
+    let (mut reader, mut buffer) = (FolderReader::new(regions.clone()), RecordBuffer::new());
+    let key = aor_key(1);
+    let mut ask = |reader: &mut FolderReader<_>| match reader.lookup(key.as_bytes(), &mut buffer) {
+        Lookup::Found(record) => Ok(record.level.0),
+        Lookup::Absent => Ok(0),
+        Lookup::Unavailable(reason) => Err(reason),
+    };
+    assert_eq!(ask(&mut reader), Err(Reason::NoControl));
+
+    let folder = Folder::open(regions.clone()).unwrap();
+    assert_eq!(
+        (ask(&mut reader), folder.current()),
+        (Err(Reason::NoTable), None)
+    );
+    assert!(folder.open_table().unwrap().is_none());
+
+    // A load that is given up is invisible and leaves nothing; its number is not used again.
+    let unfinished = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+    assert!(matches!(
+        folder.flip(&unfinished),
+        Err(FolderError::Table {
+            source: OpenTableError::Loading,
+            ..
+        })
+    ));
+    assert_eq!(
+        (ask(&mut reader), reader.current()),
+        (Err(Reason::NoTable), None)
+    );
+    folder.discard_others().unwrap();
+    assert!(regions.map(RegionName::Table(unfinished.0)).is_err());
+
+    let ((generation, mut writer), mut model) = load(&folder, 7);
+    assert_eq!(generation, Generation(2));
+    let table = (generation, writer);
+    folder.announce(&table).unwrap();
+    reader.refresh();
+    assert_eq!(ask(&mut reader), Err(Reason::NoTable));
+    folder.flip(&table).unwrap();
+    assert_eq!(
+        (ask(&mut reader), reader.current()),
+        (Ok(7), Some(generation))
+    );
+    writer = table.1;
+    commit(&mut writer, &mut model, &[put(key.clone(), 8, 20)]);
+    assert_eq!(ask(&mut reader), Ok(8));
+
+    // The owner dies during the next load: the left-over goes, the table stays.
+    let left_over = load(&folder, 9).0.0;
+    drop((folder, writer));
+    let folder = Folder::open(regions.clone()).unwrap();
+    assert!(regions.map(RegionName::Table(left_over)).is_err());
+    let (writer, recovered) = folder.open_table().unwrap().unwrap();
+    assert_eq!(
+        (recovered.position, writer.records()),
+        (model.position(), KEYS)
+    );
+    assert_eq!(ask(&mut reader), Ok(8));
+
+    // It dies between flip and clean-up: the next life cleans up.
+    let (next, _) = load(&folder, 10);
+    folder.flip(&next).unwrap();
+    assert_eq!(next.0, Generation(4));
+    assert!(regions.map(RegionName::Table(generation)).is_err());
+    assert_eq!(ask(&mut reader), Ok(10));
+}
+
+#[test]
+fn several_lookups_read_one_generation() {
+    let regions = HeapRegions::new();
+    let folder = Folder::open(regions.clone()).unwrap();
+    folder.flip(&load(&folder, 1).0).unwrap();
+    let (mut reader, mut buffer) = (FolderReader::new(regions), RecordBuffer::new());
+    let mut calls = 0;
+    let levels = reader.with(|table| {
+        calls += 1;
+        let mut level = |number| match table.lookup(aor_key(number).as_bytes(), &mut buffer) {
+            Lookup::Found(record) => record.level.0,
+            Lookup::Absent | Lookup::Unavailable(_) => 0,
+        };
+        let first = level(1);
+        if calls == 1 {
+            folder.flip(&load(&folder, 2).0).unwrap();
+        }
+        (first, level(2))
+    });
+    assert_eq!((levels, calls), (Ok((2, 2)), 2));
+}
+
+#[test]
+fn the_pulse_arrives() {
+    let regions = HeapRegions::new();
+    let folder = Folder::open(regions.clone()).unwrap();
+    let reader = FolderReader::new(regions);
+    assert_eq!((folder.pulse(), reader.pulse()), (None, None));
+    let mut pulse = Pulse {
+        state: NodeState::Coherent,
+        master_offset_ms: -5,
+        complete_until: MasterTime(6),
+        master_level: Level(7),
+        updated_monotonic_ms: 8,
+        max_grace_ms: 9,
+        node: NodeId(10),
+        epoch_counter: 11,
+    };
+    for state in NodeState::ALL {
+        pulse.state = state;
+        folder.beat(&pulse);
+        assert_eq!((folder.pulse(), reader.pulse()), (Some(pulse), Some(pulse)));
+    }
+}

@@ -1,0 +1,363 @@
+//! How a reader finds a record while a writer changes it; it stores nothing.
+//!
+//! A bucket's version is loaded, then its slots; a block is copied word by word, and the copy counts only
+//! if version and slot are still the same. Nothing a writer can do, dead or alive, makes a reader wait,
+//! and no bytes in the memory make it panic.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use locus_proto::Level;
+
+use crate::arena::{BLOCK_HEAD_WORDS, Head, KEY_BYTES_MAX, class_words};
+use crate::audit::Hashes;
+use crate::layout::{BUCKET_SLOTS, BUCKET_WORDS, Layout, PROBE, index};
+use crate::publish::REACH_MASK;
+use crate::{Memory, Word};
+
+/// Bounds a look-up: each repetition means that a record of the same bucket was changed meanwhile.
+const RETRIES_MAX: usize = 1000;
+
+const TAG_SHIFT: u32 = 48;
+const TAG_MASK: u64 = 0xffff;
+const CLASS_SHIFT: u32 = 40;
+const CLASS_MASK: u64 = 0xff;
+const OFFSET_MASK: u64 = (1 << CLASS_SHIFT) - 1;
+/// Words of the unit that offsets count: 16 bytes.
+const UNIT_WORDS: usize = 2;
+
+/// Why a look-up cannot be answered; never the same as "there is no such record".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Reason {
+    /// There is no control region: no agent has run here.
+    #[error("there is no agent's folder")]
+    NoControl,
+    /// There is no complete table yet.
+    #[error("there is no table yet")]
+    NoTable,
+    /// The table cannot be mapped or is of an unknown format.
+    #[error("the table cannot be read")]
+    Unreadable,
+    /// It changed under the reader too often.
+    #[error("the table changes too fast")]
+    Busy,
+    /// Its memory contradicts itself.
+    #[error("the table is corrupt")]
+    Corrupt,
+}
+
+/// A record that was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub(crate) level: Level,
+    pub(crate) flags: u32,
+    /// Bytes of the value.
+    pub(crate) len: usize,
+}
+
+/// A slot of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) bucket: u64,
+    pub(crate) slot: usize,
+    pub(crate) word: u64,
+}
+
+/// Outcome of a look-up; the value lies in the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    Found(Hit, Place),
+    Absent,
+    Unavailable(Reason),
+}
+
+/// What a block turned out to hold.
+enum Looked {
+    /// Another key with the same tag.
+    Other,
+    /// The record.
+    Hit(Hit),
+    /// Lengths that cannot be: torn, or corrupt.
+    Broken,
+}
+
+/// A record as a scan reads it: key, padded to words, and value in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scanned {
+    pub(crate) head: Head,
+    pub(crate) word: u64,
+}
+
+impl Scanned {
+    /// Returns key and value from the buffer that was read into.
+    pub(crate) fn split(self, buffer: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (keys, values) =
+            buffer.split_at_checked(self.head.key_len.checked_next_multiple_of(8)?)?;
+        Some((
+            keys.get(..self.head.key_len)?,
+            values.get(..self.head.value_len)?,
+        ))
+    }
+}
+
+/// The parts of a table that a look-up touches.
+pub(crate) struct View<'a, W> {
+    /// Buckets, with [`PROBE`] more behind the last home.
+    pub(crate) index: &'a [W],
+    pub(crate) arena: &'a [W],
+    pub(crate) buckets: u64,
+    pub(crate) hashes: Hashes,
+}
+
+impl<W> Clone for View<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W> Copy for View<'_, W> {}
+
+/// Returns the slot word of a block.
+pub(crate) fn slot_word(hash: u64, class: u8, offset: u64) -> u64 {
+    (hash & TAG_MASK) << TAG_SHIFT | u64::from(class) << CLASS_SHIFT | (offset & OFFSET_MASK)
+}
+
+/// Returns size class and offset of the block that a slot names.
+#[inline]
+pub(crate) fn block_of(word: u64) -> (u8, u64) {
+    let class = (word >> CLASS_SHIFT) & CLASS_MASK;
+    (u8::try_from(class).unwrap_or(0), word & OFFSET_MASK)
+}
+
+impl<'a, W: Word> View<'a, W> {
+    #[inline]
+    pub(crate) fn new<M: Memory<Word = W>>(memory: &'a M, layout: &Layout) -> Self {
+        let words = memory.words();
+        Self {
+            index: words.get(layout.index.0..layout.index.1).unwrap_or(&[]),
+            arena: words.get(layout.arena.0..layout.arena.1).unwrap_or(&[]),
+            buckets: layout.buckets,
+            hashes: layout.hashes,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn home(&self, hash: u64) -> u64 {
+        Layout::home(self.buckets, hash)
+    }
+
+    #[inline]
+    pub(crate) fn bucket(&self, at: u64) -> Option<&'a [W; BUCKET_WORDS]> {
+        let start = index(at).checked_mul(BUCKET_WORDS)?;
+        self.index.get(start..)?.first_chunk()
+    }
+
+    /// Returns the block that a slot names, as long as its size class says; `None` if it cannot be.
+    #[inline]
+    pub(crate) fn block(&self, word: u64) -> Option<&'a [W]> {
+        let (class, offset) = block_of(word);
+        let start = index(offset).checked_mul(UNIT_WORDS)?;
+        self.arena.get(start..)?.get(..class_words(class))
+    }
+
+    /// Looks up `key` and copies its value to the front of `out`.
+    #[inline]
+    pub(crate) fn probe(&self, key: &[u8], out: &mut [u8]) -> Probe {
+        if key.len() > KEY_BYTES_MAX {
+            return Probe::Absent;
+        }
+        let hash = self.hashes.key(key);
+        for _ in 0..RETRIES_MAX {
+            if let Some(probe) = self.attempt(hash, key, out) {
+                return probe;
+            }
+        }
+        Probe::Unavailable(Reason::Busy)
+    }
+
+    /// Looks once; `None` if a writer was in between.
+    #[inline]
+    fn attempt(&self, hash: u64, key: &[u8], out: &mut [u8]) -> Option<Probe> {
+        let home = self.home(hash);
+        let tag = hash & TAG_MASK;
+        let mut distance: u64 = 0;
+        let mut reach = 0;
+        loop {
+            let at = home.wrapping_add(distance);
+            let Some([first, slots @ ..]) = self.bucket(at) else {
+                return Some(Probe::Unavailable(Reason::Corrupt));
+            };
+            let version = first.load();
+            W::fence_acquire();
+            if distance == 0 {
+                reach = (version & REACH_MASK).min(PROBE);
+            }
+            for (slot, slot_word) in slots.iter().enumerate() {
+                let word = slot_word.load();
+                if word >> TAG_SHIFT != tag || word == 0 {
+                    continue;
+                }
+                W::fence_acquire();
+                let looked = self
+                    .block(word)
+                    .map_or(Looked::Broken, |block| look(block, key, out));
+                W::fence_acquire();
+                if first.load() != version || slot_word.load() != word {
+                    return None;
+                }
+                match looked {
+                    Looked::Other => {}
+                    Looked::Hit(hit) => {
+                        let bucket = at;
+                        return Some(Probe::Found(hit, Place { bucket, slot, word }));
+                    }
+                    Looked::Broken => return Some(Probe::Unavailable(Reason::Corrupt)),
+                }
+            }
+            if distance >= reach {
+                return Some(Probe::Absent);
+            }
+            distance = distance.wrapping_add(1);
+        }
+    }
+
+    /// Reads the record in a slot into `out`, key and value; `None` if the slot is empty.
+    pub(crate) fn scan_slot(
+        &self,
+        bucket: u64,
+        slot: usize,
+        out: &mut [u8],
+    ) -> Result<Option<Scanned>, Reason> {
+        let [first, slots @ ..] = self.bucket(bucket).ok_or(Reason::Corrupt)?;
+        let slot_word = slots.get(slot).ok_or(Reason::Corrupt)?;
+        for _ in 0..RETRIES_MAX {
+            let version = first.load();
+            W::fence_acquire();
+            let word = slot_word.load();
+            if word == 0 {
+                return Ok(None);
+            }
+            W::fence_acquire();
+            let head = self.block(word).and_then(|block| copy_whole(block, out));
+            W::fence_acquire();
+            if first.load() == version && slot_word.load() == word {
+                let head = head.ok_or(Reason::Corrupt)?;
+                return Ok(Some(Scanned { head, word }));
+            }
+        }
+        Err(Reason::Busy)
+    }
+
+    /// Calls `each` with every record in the buckets from `start` to before `end`.
+    pub(crate) fn scan_buckets(
+        &self,
+        start: u64,
+        end: u64,
+        out: &mut [u8],
+        mut each: impl FnMut(Place, Head, &[u8], &[u8]) -> Result<(), Reason>,
+    ) -> Result<(), (u64, Reason)> {
+        for bucket in start..end {
+            for slot in 0..BUCKET_SLOTS {
+                let scanned = self.scan_slot(bucket, slot, out).map_err(|r| (bucket, r))?;
+                let Some(scanned) = scanned else { continue };
+                let word = scanned.word;
+                let (key, value) = scanned.split(out).ok_or((bucket, Reason::Corrupt))?;
+                each(Place { bucket, slot, word }, scanned.head, key, value)
+                    .map_err(|r| (bucket, r))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how many buckets there are, those behind the last home included.
+    pub(crate) fn buckets_all(&self) -> u64 {
+        self.buckets.saturating_add(PROBE)
+    }
+}
+
+/// Compares the key in a block, word by word, and copies the value if it is the same.
+#[inline]
+fn look<W: Word>(block: &[W], key: &[u8], out: &mut [u8]) -> Looked {
+    let Some((head, body)) = read_head(block) else {
+        return Looked::Broken;
+    };
+    if head.key_len != key.len() {
+        return Looked::Other;
+    }
+    let (chunks, rest) = key.as_chunks::<8>();
+    let Some((whole, values)) = body.split_at_checked(chunks.len()) else {
+        return Looked::Broken;
+    };
+    for (word, chunk) in whole.iter().zip(chunks) {
+        if word.load() != u64::from_le_bytes(*chunk) {
+            return Looked::Other;
+        }
+    }
+    let values = if rest.is_empty() {
+        values
+    } else {
+        let Some((last, values)) = values.split_first() else {
+            return Looked::Broken;
+        };
+        if last.load() != padded(key, rest) {
+            return Looked::Other;
+        }
+        values
+    };
+    if copy_words(values, head.value_len.div_ceil(8), out).is_none() {
+        return Looked::Broken;
+    }
+    Looked::Hit(Hit {
+        level: head.level,
+        flags: head.flags,
+        len: head.value_len,
+    })
+}
+
+/// Returns the last, incomplete word of a key, filled up with zeros.
+#[inline]
+fn padded(key: &[u8], rest: &[u8]) -> u64 {
+    if let Some(last) = key.last_chunk::<8>() {
+        let spare = 8_u32.wrapping_sub(u32::try_from(rest.len()).unwrap_or(0));
+        return u64::from_le_bytes(*last).wrapping_shr(spare.wrapping_mul(8));
+    }
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+#[inline]
+fn read_head<W: Word>(block: &[W]) -> Option<(Head, &[W])> {
+    let (head, body) = block.split_at_checked(BLOCK_HEAD_WORDS)?;
+    let [first, second] = head else { return None };
+    Some((Head::from_words([first.load(), second.load()]), body))
+}
+
+/// Copies `len` words to the front of `out`; `None` if either is too short.
+#[inline]
+fn copy_words<W: Word>(words: &[W], len: usize, out: &mut [u8]) -> Option<()> {
+    let words = words.get(..len)?;
+    let out = out.as_chunks_mut::<8>().0.get_mut(..len)?;
+    for (to, word) in out.iter_mut().zip(words) {
+        *to = word.load().to_le_bytes();
+    }
+    Some(())
+}
+
+fn copy_whole<W: Word>(block: &[W], out: &mut [u8]) -> Option<Head> {
+    let (head, body) = read_head(block)?;
+    let key_words = head.key_len.div_ceil(8);
+    let len = key_words.checked_add(head.value_len.div_ceil(8))?;
+    if head.key_len > KEY_BYTES_MAX {
+        return None;
+    }
+    copy_words(body, len, out)?;
+    Some(head)
+}
