@@ -1,0 +1,254 @@
+//! `locusctl` as an operator or a script runs it: what it sends, what it prints, how it exits.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Answers one request after the other, each on a connection of its own.
+struct Server {
+    url: String,
+    requests: JoinHandle<Vec<String>>,
+}
+
+impl Server {
+    /// Each answer is a status and a body.
+    fn new(answers: &'static [(u16, &'static str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = thread::spawn(move || {
+            let serve = |(status, body): &(u16, &str)| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(20)))
+                    .unwrap();
+                let mut request = Vec::new();
+                while !complete(&request) {
+                    let mut block = [0; 4096];
+                    let len = stream.read(&mut block).unwrap();
+                    assert_ne!(len, 0, "the request is complete");
+                    request.extend_from_slice(&block[..len]);
+                }
+                let len = body.len();
+                let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {len}\r\n");
+                let answer = format!("{head}Connection: close\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).unwrap();
+                String::from_utf8(request).unwrap()
+            };
+            answers.iter().map(serve).collect()
+        });
+        Self { url, requests }
+    }
+
+    /// The first line and the body of each request.
+    fn requests(self) -> Vec<(String, String)> {
+        let short = |request: String| {
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            (head.lines().next().unwrap().to_owned(), body.to_owned())
+        };
+        self.requests
+            .join()
+            .unwrap()
+            .into_iter()
+            .map(short)
+            .collect()
+    }
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap())
+}
+
+fn locusctl(server: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_locusctl"))
+        .args(arguments)
+        .env("LOCUS_SERVER", server)
+        .env("http_proxy", "http://127.0.0.1:1") // must not matter
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*out), (Some(code), stdout), "{err}");
+    assert!(
+        err.contains(stderr) && (err.is_empty() == stderr.is_empty()),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_contact_is_put_as_typed() {
+    let server = Server::new(&[(200, r#"{"level":42,"changed":1,"outcome":"created"}"#)]);
+    let contacts = [
+        "--contact",
+        "sip:alice@10.0.0.1;q=0.5",
+        "--contact",
+        "<sip:b@x;lr>;expires=60",
+    ];
+    let arguments = [&["aor", "put", "sip:Alice@example.net"], &contacts[..]].concat();
+    let output = locusctl(&server.url, &arguments);
+    check(&output, 0, "aor alice@example.net created, level 42\n", "");
+    let body = r#"{"contacts":[{"q":0.5,"uri":"sip:alice@10.0.0.1"},{"expires_s":60,"uri":"sip:b@x;lr"}]}"#;
+    let requests = server.requests();
+    assert_eq!(requests[0].0, "PUT /v1/aors/alice@example.net HTTP/1.1");
+    let sent: serde_json::Value = serde_json::from_str(&requests[0].1).unwrap();
+    assert_eq!(
+        sent,
+        serde_json::from_str::<serde_json::Value>(body).unwrap()
+    );
+}
+
+#[test]
+fn targets_are_sent_in_order_of_priority() {
+    let server = Server::new(&[(200, r#"{"level":1,"changed":0,"outcome":"unchanged"}"#)]);
+    let targets = [
+        "--target",
+        "sip:b;priority=2",
+        "--target",
+        "sip:a",
+        "--strip",
+        "2",
+    ];
+    let arguments = [&["route", "put", "+49"], &targets[..]].concat();
+    let output = locusctl(&server.url, &arguments);
+    check(&output, 0, "route 49 is so already (level 1)\n", "");
+    let (line, body) = server.requests().remove(0);
+    assert_eq!(line, "PUT /v1/routes/49 HTTP/1.1");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&body["targets"][0]["uri"], &body["strip"]),
+        (&"sip:a".into(), &2.into())
+    );
+}
+
+#[test]
+fn a_record_is_shown_for_people_and_for_programs() {
+    const ANSWER: &str = r#"{"aor":"a@x","level":7,"database_level":9,"contacts":[{"uri":"sip:a@y","q":0.5,"expires_s":90,"new_field":1}]}"#;
+    let server = Server::new(&[(200, ANSWER), (200, ANSWER)]);
+    let table = "a@x at level 7\n  Q  EXPIRES        CONTACT\n0.5  in 1 min 30 s  sip:a@y\n";
+    check(&locusctl(&server.url, &["aor", "get", "a@x"]), 0, table, "");
+    let json = locusctl(&server.url, &["--json", "aor", "get", "a@x"]);
+    check(&json, 0, &format!("{ANSWER}\n"), "");
+    assert_eq!(server.requests()[1].0, "GET /v1/aors/a@x HTTP/1.1");
+}
+
+#[test]
+fn a_refusal_is_exit_code_1_in_the_servers_words() {
+    const ANSWER: &str = r#"{"error":"a@x has no contacts","code":"not_found"}"#;
+    let server = Server::new(&[(404, ANSWER), (404, ANSWER)]);
+    let output = locusctl(&server.url, &["aor", "delete", "a@x"]);
+    check(&output, 1, "", "locusctl: a@x has no contacts\n");
+    let output = locusctl(&server.url, &["aor", "delete", "a@x", "--json"]);
+    check(&output, 1, "", r#""code":"not_found""#);
+    assert_eq!(server.requests()[0].0, "DELETE /v1/aors/a@x HTTP/1.1");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for (arguments, part) in [
+        (&["aor", "get", "tel:+49"][..], "only sip: and sips:"),
+        (
+            &["aor", "put", "a@x", "--contact", "sip:a@y;q=2"],
+            "at most three decimals",
+        ),
+        (&["wait"], "<LEVEL>"),
+        (&["wait", "1", "--timeout", "soon"], "10s, 500ms or 2m"),
+        (&["--server", "ftp://x", "level"], "http://host:port"),
+        (&[], "Usage"),
+    ] {
+        check(&locusctl("http://127.0.0.1:1", arguments), 2, "", part);
+    }
+}
+
+#[test]
+fn no_server_is_exit_code_3() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = locusctl(&url, &["level"]);
+    check(
+        &output,
+        3,
+        "",
+        &format!("cannot reach locsvc at {url}: Connection refused"),
+    );
+    check(&output, 3, "", "systemctl status locsvc");
+    check(
+        &locusctl(&url, &["level", "--json"]),
+        3,
+        "",
+        r#""code":"unreachable""#,
+    );
+    for answer in [
+        &[(200, "<html>")],
+        &[(502, "<html>")],
+        &[(200, r#"{"level":"x"}"#)],
+    ] {
+        let server = Server::new(answer);
+        check(&locusctl(&server.url, &["level"]), 3, "", "is not locsvc");
+    }
+}
+
+#[test]
+fn waiting_is_asked_in_parts_and_ends_with_exit_code_4() {
+    const LATE: (u16, &str) = (504, r#"{"error":"n2 is behind","code":"wait_timeout"}"#);
+    const DONE: (u16, &str) = (
+        200,
+        r#"{"level":9,"epoch":"1-0","root":"0","records":1,"time":1,"nodes":2}"#,
+    );
+    let server = Server::new(&[LATE, LATE, LATE, LATE, DONE]);
+    let output = locusctl(&server.url, &["wait", "8", "--timeout", "45s"]);
+    check(&output, 4, "", "locusctl: n2 is behind\n");
+    let output = locusctl(&server.url, &["wait", "8", "--timeout", "21s"]);
+    check(&output, 0, "all 2 nodes have level 8 (master at 9)\n", "");
+    let lines: Vec<_> = server
+        .requests()
+        .into_iter()
+        .map(|(line, _)| line)
+        .collect();
+    let timeouts = [20_000, 20_000, 5_000, 20_000, 1_000];
+    let expected = timeouts.map(|ms| format!("GET /v1/level?wait=8&timeout_ms={ms} HTTP/1.1"));
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_lost_answer_says_that_the_outcome_is_not_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut block = [0; 4096];
+        assert_ne!(stream.read(&mut block).unwrap(), 0);
+    });
+    let output = locusctl(&url, &["aor", "delete", "a@x"]);
+    server.join().unwrap();
+    check(&output, 4, "", "Whether the change was made is not known");
+}
+
+#[test]
+fn a_table_in_a_pipe_has_no_colours() {
+    let server = Server::new(&[(
+        200,
+        r#"{"level":3,"nodes":[{"node":1,"name":"n1","address":"a","sip":"s","connected":true,"behind":0,"sending":"log","state":"coherent","level":3,"lag_ms":0,"catch_ups_total":0,"reloads_total":1,"last_sync_ms":12}]}"#,
+    )]);
+    let output = locusctl(&server.url, &["nodes"]);
+    let expected = "\
+master at level 3
+NODE  NAME  STATE     LEVEL  BEHIND   LAG  CATCH-UPS  RELOADS  LAST SYNC  ADDRESS  SIP
+   1  n1    coherent      3       0  0 ms          0        1      12 ms  a        s
+";
+    check(&output, 0, expected, "");
+}
