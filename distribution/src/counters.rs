@@ -1,0 +1,76 @@
+//! What each end refused or had to do again, as totals since it started; nothing here decides.
+
+use serde::Serialize;
+
+/// Totals of a [`crate::Sender`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SenderCounters {
+    /// Connections refused because [`crate::PEERS_MAX`] were open.
+    pub peers_refused_total: u64,
+    /// Hellos of another cluster.
+    pub cluster_refused_total: u64,
+    /// Messages that a node must not send, or not at that point.
+    pub unexpected_total: u64,
+    /// Connections replaced by a newer one of the same node.
+    pub replaced_total: u64,
+    /// Connections that did not greet in time.
+    pub greeting_timeouts_total: u64,
+    /// Nodes from which nothing came for too long.
+    pub silent_total: u64,
+    /// Nodes that took no byte for too long.
+    pub stalled_total: u64,
+    /// Answers of the log that did not follow the node's position.
+    pub log_unreadable_total: u64,
+    /// Disconnected nodes dropped from the roster because it was full.
+    pub roster_dropped_total: u64,
+    /// Nodes that had to wait because [`crate::SNAPSHOTS_MAX`] were being served.
+    pub snapshots_waited_total: u64,
+    /// Snapshots begun.
+    pub snapshots_total: u64,
+    /// Incremental catch-ups begun.
+    pub catch_ups_total: u64,
+    /// Times that a node's window was full when there was something to send.
+    pub window_full_total: u64,
+}
+
+/// Totals of a [`crate::Receiver`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ReceiverCounters {
+    /// Frames at or below the node's level, or of an older epoch: ignored.
+    pub duplicates_total: u64,
+    /// Frames or heartbeats behind a gap.
+    pub gaps_total: u64,
+    /// Frames or heartbeats whose root contradicts the node's at the same level.
+    pub root_mismatches_total: u64,
+    /// Messages that the master must not send, or not at that point.
+    pub unexpected_total: u64,
+    /// Masters refused because the node has followed a newer or another one.
+    pub masters_refused_total: u64,
+    /// Times that the master sent the node away.
+    pub rejections_total: u64,
+    /// Snapshots that broke their own announcement.
+    pub snapshots_refused_total: u64,
+    /// Reloads that did not reach their end.
+    pub loads_failed_total: u64,
+    /// Batches that the table could not apply.
+    pub applies_failed_total: u64,
+    /// Connections closed because the master was silent.
+    pub silent_total: u64,
+    /// Messages handed in while the table still owed an answer: a bug of the caller.
+    pub busy_total: u64,
+}
+
+impl ReceiverCounters {
+    /// Returns the sum of everything refused, as [`locus_proto::NodeStatus::refused_total`] reports it.
+    pub fn refused_total(&self) -> u64 {
+        self.duplicates_total
+            + self.gaps_total
+            + self.root_mismatches_total
+            + self.unexpected_total
+            + self.masters_refused_total
+            + self.snapshots_refused_total
+            + self.loads_failed_total
+            + self.applies_failed_total
+            + self.busy_total
+    }
+}

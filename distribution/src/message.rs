@@ -1,0 +1,20 @@
+//! Names of messages for errors and logs; it reads none of them.
+
+use locus_proto::Message;
+
+/// Returns the word for a message's kind.
+pub(crate) fn noun(message: &Message) -> &'static str {
+    match message {
+        Message::Hello(_) => "hello",
+        Message::Welcome(_) => "welcome",
+        Message::Rejection(_) => "rejection",
+        Message::Frame(_) => "frame",
+        Message::SnapshotBegin(_) => "snapshot begin",
+        Message::SnapshotPart(_) => "snapshot part",
+        Message::SnapshotEnd(_) => "snapshot end",
+        Message::Heartbeat(_) => "heartbeat",
+        Message::Status(_) => "status",
+        Message::Register { .. } => "register",
+        Message::Registered { .. } => "registered",
+    }
+}

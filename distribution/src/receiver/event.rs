@@ -1,0 +1,249 @@
+//! Inputs, outputs and limits of the receiver; it holds no state.
+
+use std::time::Duration;
+
+use locus_proto::{
+    BootId, Change, Epoch, Frame, Level, MasterTime, NodeId, NodeName, NodeState, Position,
+    RegistrationReply, ReloadReason, v1,
+};
+use serde::{Deserialize, Serialize};
+
+/// Longest time from connection to Welcome.
+pub const GREETING_WAIT: Duration = Duration::from_secs(5);
+/// Silence after which the table is called stale: six heartbeats.
+pub const STALE_AFTER: Duration = Duration::from_secs(3);
+/// Time without a matching heartbeat after which the table is no longer called coherent.
+pub const BEHIND_AFTER: Duration = Duration::from_secs(3);
+/// Silence after which a connection is given up.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Time between reports.
+pub const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// Time between reports while level or state change: whoever waits for a level need not wait a second.
+pub const STATUS_SOON: Duration = Duration::from_millis(200);
+/// Shortest time before the next attempt to connect; doubles up to [`RECONNECT_MAX`].
+pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// Longest time before the next attempt to connect.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// Shortest time before the next attempt after a reload; doubles up to [`RELOAD_RETRY_MAX`].
+pub const RELOAD_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest time before the next attempt after reloads in a row.
+pub const RELOAD_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Time after which a loaded table that still matches the master's counts as proven.
+pub const RELOAD_PROVEN: Duration = Duration::from_secs(60);
+/// Records that a snapshot may hold beyond twice its announcement: the master grows while it is read.
+pub const SNAPSHOT_RECORDS_SLACK: u64 = 1 << 20;
+/// Time for which an estimate of the master's clock is kept.
+pub const CLOCK_WINDOW: Duration = Duration::from_secs(2);
+
+/// What a receiver is told once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiverConfig {
+    /// The cluster.
+    pub cluster: NodeName,
+    /// Number of this node.
+    pub node: NodeId,
+    /// Name of this node.
+    pub name: NodeName,
+    /// Life of this agent.
+    pub boot: BootId,
+    /// SIP URI at which other nodes reach this one, or empty.
+    pub sip: String,
+}
+
+/// Where the node's table stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Epoch, level and content.
+    pub position: Position,
+    /// Its records.
+    pub records: u64,
+}
+
+/// The master's clock as an earlier agent on this machine knew it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recalled {
+    /// Service time now, by that agent's offset.
+    pub time: MasterTime,
+    /// Service time until which the table was complete.
+    pub complete_until: MasterTime,
+}
+
+/// Why the table could not apply or load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// The content would not be the master's; nothing was written.
+    #[error("the content would differ from the master's")]
+    RootMismatch,
+    /// No room; nothing was written.
+    #[error("no room in the table")]
+    Full,
+    /// The table or its file failed; what it holds is unknown.
+    #[error("the table failed")]
+    Broken,
+}
+
+/// What the caller of a [`crate::Receiver`] has to do.
+///
+/// [`Self::Apply`] and [`Self::FinishLoad`] are answered at once, before the next message is handed
+/// in: the table is memory and never waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiverEvent {
+    /// Connect to a master. Answered by one `handle_closed` if it fails, else by `handle_connected`
+    /// and, when the connection ends, one `handle_closed`.
+    Connect,
+    /// Close the connection and call `handle_closed`.
+    Disconnect(DisconnectReason),
+    /// Apply this frame and call `handle_applied`. An epoch's frame has no change: it moves the
+    /// position alone.
+    Apply(Frame),
+    /// Make an empty table, beside the old one, which goes on answering.
+    BeginLoad {
+        /// Secret of the cluster's tables.
+        table_key: [u8; 16],
+        /// What was announced; for sizing.
+        begin: v1::SnapshotBegin,
+    },
+    /// Put these records into the new table.
+    LoadRecords(Vec<Change>),
+    /// Apply the changes of this frame to the new table, without comparing roots.
+    LoadFrame(Frame),
+    /// Compare the new table's root, give it this position, let it replace the old one, and call
+    /// `handle_loaded`.
+    FinishLoad(Position),
+    /// Drop the new table.
+    AbortLoad,
+    /// The master's answer to a registration.
+    Registered {
+        /// Ticket of the request.
+        ticket: u64,
+        /// The answer.
+        reply: RegistrationReply,
+    },
+    /// The state of the table has changed.
+    StateChanged {
+        /// What it was.
+        from: NodeState,
+        /// What it is.
+        to: NodeState,
+        /// Why.
+        reason: StateReason,
+    },
+}
+
+/// Why the node closes its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum DisconnectReason {
+    /// No Welcome in time.
+    #[error("no welcome within {} s", GREETING_WAIT.as_secs())]
+    NotWelcomed,
+    /// Nothing was heard.
+    #[error("silent for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    /// The table could not apply a frame.
+    #[error("a frame could not be applied: {0}")]
+    Apply(Failure),
+    /// The table could not be loaded.
+    #[error("the table could not be loaded: {0}")]
+    Load(Failure),
+    /// The master was at fault; `handle_message` has returned how.
+    #[error("the master's message was refused")]
+    Refused,
+}
+
+/// Why the state of the table changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StateReason {
+    /// A master has taken the node in; the changes it lacks follow.
+    #[error("catching up")]
+    CatchingUp,
+    /// A master has taken the node in; the whole table follows.
+    #[error("loading the table anew: {0}")]
+    Reloading(ReloadReason),
+    /// A whole table has been loaded.
+    #[error("the table is loaded")]
+    Loaded,
+    /// A heartbeat has matched level and content.
+    #[error("at the master's level")]
+    Matched,
+    /// No heartbeat has matched for a while.
+    #[error("behind the master's level for {} s", BEHIND_AFTER.as_secs())]
+    Behind,
+    /// Nothing has been heard for a while.
+    #[error("no word from the master for {} s", STALE_AFTER.as_secs())]
+    Silent,
+    /// The content contradicts the master's.
+    #[error("the content differs from the master's")]
+    RootMismatch,
+    /// The table failed.
+    #[error("the table failed")]
+    Broken,
+}
+
+/// What the master did wrong, or why the node does not follow it. The receiver asks to disconnect;
+/// count or log this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MasterError {
+    /// It sent the node away.
+    #[error("the master refuses this node: {0}")]
+    Rejected(String),
+    /// A message that a master must not send, or not at that point.
+    #[error("unexpected {message}")]
+    Unexpected {
+        /// The message.
+        message: &'static str,
+    },
+    /// Its newest epoch is not newer than the one this node follows, nor a successor of it.
+    #[error(
+        "the master is at epoch {theirs}, this node has followed epoch {ours}: another or an older \
+         master's data; to follow it, stop the agent and remove the table folder"
+    )]
+    OtherMaster {
+        /// Its newest epoch.
+        theirs: Epoch,
+        /// The newest epoch this node has followed.
+        ours: Epoch,
+    },
+    /// Its lineage, head and plan contradict each other.
+    #[error("the welcome contradicts itself")]
+    Welcome,
+    /// Changes are missing.
+    #[error(
+        "a gap: the node is at level {have} of epoch {epoch}, the master goes on at level {got}"
+    )]
+    Gap {
+        /// The node's epoch.
+        epoch: Epoch,
+        /// The node's level.
+        have: Level,
+        /// The level at which the master goes on.
+        got: Level,
+    },
+    /// The content at this level differs from the master's.
+    #[error("the content at level {level} differs from the master's")]
+    RootMismatch {
+        /// The level.
+        level: Level,
+    },
+    /// A snapshot that breaks its own announcement.
+    #[error("a snapshot that breaks its announcement: {what}")]
+    Snapshot {
+        /// How.
+        what: &'static str,
+    },
+    /// A message was handed in while the table owed an answer: a bug of the caller.
+    #[error("a message came while the table still owed an answer")]
+    Busy,
+}
+
+/// What the workers must know beside the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pulse {
+    /// State of the table.
+    pub state: NodeState,
+    /// Service time now; `None` until a master was heard.
+    pub master_time: Option<MasterTime>,
+    /// Service time until which the table is complete (rules 2.2); zero if it never was.
+    pub complete_until: MasterTime,
+    /// The master's level as last heard.
+    pub master_level: Level,
+}

@@ -1,0 +1,249 @@
+//! What the messages of a master do to the receiver; it decides neither when to connect nor the state.
+
+use locus_proto::{
+    Frame, FrameKind, Level, MasterTime, Message, Position, ReloadReason, Timestamp, Verdict,
+    v1::{Heartbeat, Plan, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
+};
+
+use super::follow::{self, Ruling};
+use super::load::Load;
+use super::state::millis;
+use super::timer::Timer;
+use super::{
+    BEHIND_AFTER, Content, MasterError, Phase, RELOAD_PROVEN, Receiver, ReceiverEvent, Standing,
+    StateReason,
+};
+use crate::message::noun;
+
+impl Receiver {
+    pub(super) fn handle(&mut self, now: Timestamp, message: Message) -> Result<(), MasterError> {
+        if let Message::Rejection(rejection) = message {
+            return Err(MasterError::Rejected(rejection.reason));
+        }
+        if let (Phase::Greeting, Message::Welcome(welcome)) = (&self.phase, &message) {
+            self.handle_welcome(now, welcome.clone())?;
+            self.heard(now);
+            return Ok(());
+        }
+        if self.welcomed() {
+            self.heard(now); // a master that has not taken the node in is none
+        }
+        match (message, &mut self.phase) {
+            (
+                Message::Heartbeat(heartbeat),
+                Phase::Following | Phase::Awaiting | Phase::Loading(_),
+            ) => self.handle_heartbeat(now, heartbeat),
+            (Message::Frame(frame), Phase::Following) => self.handle_frame(frame),
+            (Message::Frame(frame), Phase::Loading(load)) => {
+                if load.handle_frame(&frame, &mut self.lineage)? && !frame.changes.is_empty() {
+                    self.events.push_back(ReceiverEvent::LoadFrame(frame));
+                }
+                self.finish_if_whole();
+                Ok(())
+            }
+            (Message::SnapshotBegin(begin), Phase::Awaiting) => self.handle_begin(begin),
+            (Message::SnapshotPart(part), Phase::Loading(load)) => {
+                load.handle_part(&part)?;
+                let SnapshotPart { records } = part;
+                self.events.push_back(ReceiverEvent::LoadRecords(records));
+                Ok(())
+            }
+            (Message::SnapshotEnd(end), Phase::Loading(load)) => {
+                let end: SnapshotEnd = end;
+                load.handle_end(end)?;
+                self.finish_if_whole();
+                Ok(())
+            }
+            (
+                Message::Registered { ticket, reply },
+                Phase::Following | Phase::Awaiting | Phase::Loading(_),
+            ) => {
+                self.events
+                    .push_back(ReceiverEvent::Registered { ticket, reply });
+                Ok(())
+            }
+            (other, _) => Err(MasterError::Unexpected {
+                message: noun(&other),
+            }),
+        }
+    }
+
+    fn handle_welcome(&mut self, now: Timestamp, welcome: Welcome) -> Result<(), MasterError> {
+        let newest = welcome.lineage.newest().ok_or(MasterError::Welcome)?;
+        if newest.epoch != welcome.head.epoch || welcome.head.level < newest.start {
+            return Err(MasterError::Welcome);
+        }
+        // Rules 7.1: of two masters from one cloned disk, one is accepted and the other refused.
+        if let Some(ours) = self.followed
+            && ours != newest.epoch
+            && ours.counter >= newest.epoch.counter
+        {
+            return Err(MasterError::OtherMaster {
+                theirs: newest.epoch,
+                ours,
+            });
+        }
+        match welcome.plan {
+            Plan::Continue => {
+                let mine = self.position().ok_or(MasterError::Welcome)?;
+                let head = welcome.head;
+                let verdict = welcome.lineage.judge(mine.epoch, mine.level, head.level);
+                if verdict != Verdict::Continue {
+                    return Err(MasterError::Welcome);
+                }
+                self.phase = Phase::Following;
+                let behind = mine.level < head.level || mine.epoch != head.epoch;
+                self.progress.since = behind.then_some(now);
+            }
+            Plan::Reload(reason) => {
+                if reason == ReloadReason::RootMismatch {
+                    self.content = Content::Wrong(StateReason::RootMismatch);
+                }
+                self.phase = Phase::Awaiting;
+                self.matched_at = None;
+                self.progress.since = Some(now);
+            }
+        }
+        self.plan = welcome.plan;
+        self.followed = Some(newest.epoch);
+        self.lineage = welcome.lineage;
+        self.table_key = welcome.table_key;
+        self.master_level = welcome.head.level;
+        self.clock.handle_time(now, welcome.time);
+        self.complete_until = self.complete_until.min(welcome.time); // another clock, if it is earlier
+        self.timers.stop(Timer::Welcome);
+        self.report(now);
+        Ok(())
+    }
+
+    fn handle_heartbeat(
+        &mut self,
+        now: Timestamp,
+        heartbeat: Heartbeat,
+    ) -> Result<(), MasterError> {
+        let Heartbeat { time, head } = heartbeat;
+        self.clock.handle_time(now, time);
+        self.master_level = head.level;
+        let (Phase::Following, Some(mine)) = (&self.phase, self.position()) else {
+            return Ok(()); // no level counts before the table is whole
+        };
+        let (theirs, ours) = (
+            (head.epoch.counter, head.level),
+            (mine.epoch.counter, mine.level),
+        );
+        if theirs < ours {
+            self.counters.duplicates_total += 1;
+            return Ok(());
+        }
+        if theirs > ours || head.epoch != mine.epoch {
+            return Err(self.gap(mine, head.level)); // it comes behind every frame up to its position
+        }
+        if head.root != mine.root {
+            self.content = Content::Wrong(StateReason::RootMismatch);
+            return Err(MasterError::RootMismatch { level: mine.level });
+        }
+        self.matched(now, time);
+        Ok(())
+    }
+
+    /// Rules 2.2: at this level and with this content the table is complete until `time`.
+    fn matched(&mut self, now: Timestamp, time: MasterTime) {
+        self.complete_until = time;
+        self.matched_at = Some(now);
+        self.last_match = now;
+        self.content = Content::Good;
+        self.timers.set(Timer::Behind, now.plus(BEHIND_AFTER));
+        self.backoff.handle_success();
+        if self
+            .loaded_at
+            .is_none_or(|at| now.since(at) >= RELOAD_PROVEN)
+        {
+            self.backoff.handle_proven();
+        }
+        if let Some(since) = self.progress.since.take() {
+            self.progress.last_ms = millis(now, since);
+            self.progress.catch_ups_total += u64::from(self.plan == Plan::Continue);
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame) -> Result<(), MasterError> {
+        let Some(mine) = self.position() else {
+            return Err(MasterError::Unexpected { message: "frame" });
+        };
+        match follow::judge(mine, &mut self.lineage, &frame) {
+            Ruling::Apply => {
+                if frame.header.kind == FrameKind::Epoch {
+                    // Another writer's clock may have resumed earlier than its predecessor's ended: what
+                    // it wrote since is not here yet.
+                    self.complete_until = self.complete_until.min(frame.header.time);
+                }
+                self.owed = Some(frame.header.after());
+                self.events.push_back(ReceiverEvent::Apply(frame));
+                Ok(())
+            }
+            Ruling::Ignore => {
+                self.counters.duplicates_total += 1;
+                Ok(())
+            }
+            Ruling::Gap => Err(self.gap(mine, frame.header.from)),
+            Ruling::RootMismatch => {
+                self.suspect();
+                Err(MasterError::RootMismatch { level: mine.level })
+            }
+        }
+    }
+
+    fn handle_begin(&mut self, begin: SnapshotBegin) -> Result<(), MasterError> {
+        let load = Load::new(begin, self.master_level, &mut self.lineage)?;
+        self.phase = Phase::Loading(load);
+        self.backoff.handle_reload();
+        self.events.push_back(ReceiverEvent::BeginLoad {
+            table_key: self.table_key,
+            begin,
+        });
+        Ok(())
+    }
+
+    /// Takes in where the table stands now.
+    pub(super) fn stand(&mut self, standing: Standing) {
+        self.standing = Some(standing);
+        self.content = Content::Good;
+        let Position { epoch, level, .. } = standing.position;
+        self.master_level = self.master_level.max(level); // the master was there before
+        if self
+            .followed
+            .is_none_or(|followed| followed.counter < epoch.counter)
+        {
+            self.followed = Some(epoch); // it began on this connection
+        }
+    }
+
+    fn finish_if_whole(&mut self) {
+        if let Phase::Loading(load) = &self.phase
+            && let Some(position) = load.whole()
+        {
+            self.owed = Some(position);
+            self.events.push_back(ReceiverEvent::FinishLoad(position));
+        }
+    }
+
+    /// A frame did not fit: once may be the sender's fault, twice at one level is the table's.
+    pub(super) fn suspect(&mut self) {
+        let level = self.position().map_or(Level::ZERO, |mine| mine.level);
+        self.content = match self.content {
+            Content::Suspect(before) if before == level => {
+                Content::Wrong(StateReason::RootMismatch)
+            }
+            Content::Good | Content::Suspect(_) => Content::Suspect(level),
+            Content::Outgrown | Content::Wrong(_) => self.content,
+        };
+    }
+
+    fn gap(&self, mine: Position, got: Level) -> MasterError {
+        MasterError::Gap {
+            epoch: mine.epoch,
+            have: mine.level,
+            got,
+        }
+    }
+}

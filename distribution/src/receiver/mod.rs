@@ -1,0 +1,379 @@
+//! Keeps a node's table a prefix of the master's log; it holds no record and applies nothing itself.
+
+mod backoff;
+mod clock;
+mod event;
+mod follow;
+mod load;
+mod master;
+mod state;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+pub use event::{
+    BEHIND_AFTER, CLOCK_WINDOW, DisconnectReason, Failure, GREETING_WAIT, MasterError, Pulse,
+    RECONNECT_MAX, RECONNECT_MIN, RELOAD_PROVEN, RELOAD_RETRY_MAX, RELOAD_RETRY_MIN, Recalled,
+    ReceiverConfig, ReceiverEvent, SILENCE_MAX, SNAPSHOT_RECORDS_SLACK, STALE_AFTER, STATUS_EVERY,
+    STATUS_SOON, Standing, StateReason,
+};
+
+use std::collections::VecDeque;
+
+use backoff::Backoff;
+use clock::MasterClock;
+use load::Load;
+use locus_proto::{
+    Epoch, Level, Lineage, MasterTime, Message, NodeState, Position, Timestamp,
+    v1::{Hello, Plan},
+};
+use timer::{Timer, Timers};
+
+use crate::ReceiverCounters;
+
+/// The node's end of distribution: one per table. Calling contract: see the crate.
+///
+/// It follows one master: the one with the newest epoch it has heard of. A master whose newest epoch is
+/// older, or another one of the same number (two masters from one cloned disk), is refused; an empty or
+/// restored master can therefore not empty the nodes.
+#[derive(Debug)]
+pub struct Receiver {
+    config: ReceiverConfig,
+    standing: Option<Standing>,
+    content: Content,
+    phase: Phase,
+    /// What the table owes an answer for, and where it must stand then.
+    owed: Option<Position>,
+    /// Newest epoch of any master that was followed.
+    followed: Option<Epoch>,
+    /// Of the master that is followed; grows with the epochs' first frames.
+    lineage: Lineage,
+    plan: Plan,
+    table_key: [u8; 16],
+    master_level: Level,
+    clock: MasterClock,
+    complete_until: MasterTime,
+    heard_at: Timestamp,
+    /// When a heartbeat last matched, on a connection whose plan did not void it since.
+    matched_at: Option<Timestamp>,
+    last_match: Timestamp,
+    loaded_at: Option<Timestamp>,
+    progress: Progress,
+    state: NodeState,
+    backoff: Backoff,
+    timers: Timers,
+    /// When, and of what, the last report was sent.
+    reported: (Timestamp, Level, NodeState),
+    events: VecDeque<ReceiverEvent>,
+    transmits: VecDeque<Message>,
+    counters: ReceiverCounters,
+}
+
+/// What is known of the content of the node's own table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Nothing against it.
+    Good,
+    /// A frame did not fit at this level; at the second such frame the table is at fault.
+    Suspect(Level),
+    /// Right but too small for the next frame: it answers until a larger one is loaded.
+    Outgrown,
+    /// Not the master's: the node does not answer from it.
+    Wrong(StateReason),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// No connection; the timer Connect runs.
+    Offline,
+    /// The caller is connecting.
+    Connecting,
+    /// Hello is sent.
+    Greeting,
+    /// The log comes.
+    Following,
+    /// A snapshot will come; the master may let the node wait for its turn.
+    Awaiting,
+    /// A snapshot comes.
+    Loading(Load),
+    /// The caller is closing; what still comes counts for nothing.
+    Closing,
+}
+
+/// How the node came up to date, for its reports.
+#[derive(Debug, Default)]
+struct Progress {
+    since: Option<Timestamp>,
+    catch_ups_total: u64,
+    reloads_total: u64,
+    last_ms: u64,
+}
+
+impl Receiver {
+    /// Returns a receiver for a table at `standing`, or for none; `recalled` is what an earlier agent on
+    /// this machine knew of the master's clock. It connects at the first [`Self::handle_timeout`].
+    pub fn new(
+        now: Timestamp,
+        config: ReceiverConfig,
+        standing: Option<Standing>,
+        recalled: Option<Recalled>,
+    ) -> Self {
+        let mut clock = MasterClock::default();
+        if let Some(recalled) = recalled {
+            clock.handle_time(now, recalled.time);
+        }
+        let mut timers = Timers::default();
+        timers.set(Timer::Connect, now);
+        timers.set(Timer::Stale, now.plus(STALE_AFTER));
+        let state = match standing {
+            Some(_) => NodeState::Resync,
+            None => NodeState::Loading,
+        };
+        let level = standing.map_or(Level::ZERO, |standing| standing.position.level);
+        Self {
+            standing,
+            content: Content::Good,
+            phase: Phase::Offline,
+            owed: None,
+            followed: standing.map(|standing| standing.position.epoch),
+            lineage: Lineage::default(),
+            plan: Plan::Continue,
+            table_key: [0; 16],
+            master_level: level,
+            clock,
+            complete_until: recalled.map_or(MasterTime(0), |recalled| recalled.complete_until),
+            heard_at: now,
+            matched_at: None,
+            last_match: now,
+            loaded_at: None,
+            progress: Progress::default(),
+            state,
+            backoff: Backoff::new(config.boot.0 ^ u64::from(config.node.0)),
+            timers,
+            reported: (now, level, state),
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            counters: ReceiverCounters::default(),
+            config,
+        }
+    }
+
+    /// Takes a new connection to a master: greets.
+    pub fn handle_connected(&mut self, now: Timestamp) {
+        // What is wrong or too small is not presented: the master then sends the whole table.
+        let position = match self.content {
+            Content::Good | Content::Suspect(_) => self.position(),
+            Content::Outgrown | Content::Wrong(_) => None,
+        };
+        self.phase = Phase::Greeting;
+        self.timers.stop(Timer::Connect);
+        self.timers.set(Timer::Welcome, now.plus(GREETING_WAIT));
+        self.transmits.push_back(Message::Hello(Hello {
+            cluster: self.config.cluster.clone(),
+            node: self.config.node,
+            name: self.config.name.clone(),
+            boot: self.config.boot,
+            sip: self.config.sip.clone(),
+            position,
+        }));
+    }
+
+    /// Takes a message of the master.
+    ///
+    /// # Errors
+    /// [`MasterError`]: the receiver asks to disconnect.
+    pub fn handle_message(&mut self, now: Timestamp, message: Message) -> Result<(), MasterError> {
+        match self.phase {
+            Phase::Offline | Phase::Connecting | Phase::Closing => return Ok(()),
+            Phase::Greeting | Phase::Following | Phase::Awaiting | Phase::Loading(_) => {}
+        }
+        let outcome = match self.owed {
+            Some(_) => Err(MasterError::Busy),
+            None => self.handle(now, message),
+        };
+        if let Err(error) = &outcome {
+            self.count(error);
+            self.disconnect(DisconnectReason::Refused);
+        }
+        self.settle(now);
+        outcome
+    }
+
+    /// Takes the end of a connection, or that none could be made.
+    pub fn handle_closed(&mut self, now: Timestamp) {
+        self.abort_load();
+        self.phase = Phase::Offline;
+        self.stop_connection_timers();
+        let wait = self.backoff.handle_closed();
+        self.timers.set(Timer::Connect, now.plus(wait));
+        self.settle(now);
+    }
+
+    /// Takes the answer to [`ReceiverEvent::Apply`]: where the table stands now.
+    pub fn handle_applied(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
+        let Some(expected) = self.owed.take() else {
+            return; // nothing was asked
+        };
+        let failure = match outcome {
+            Ok(standing) => {
+                self.stand(standing);
+                if standing.position == expected {
+                    self.settle(now);
+                    return;
+                }
+                Failure::Broken // it did what it was not asked to do
+            }
+            Err(failure) => failure,
+        };
+        self.counters.applies_failed_total += 1;
+        match failure {
+            Failure::RootMismatch => self.suspect(),
+            Failure::Full => self.content = Content::Outgrown,
+            Failure::Broken => self.content = Content::Wrong(StateReason::Broken),
+        }
+        self.disconnect(DisconnectReason::Apply(failure));
+        self.settle(now);
+    }
+
+    /// Takes the answer to [`ReceiverEvent::FinishLoad`]: where the table stands now.
+    ///
+    /// A failure may come at any earlier point of a load too. The old table then goes on answering.
+    pub fn handle_loaded(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
+        let expected = self.owed.take();
+        let failure = match (outcome, expected) {
+            (Ok(_), None) => return, // nothing was asked
+            (Ok(standing), Some(expected)) => {
+                self.stand(standing);
+                if standing.position == expected {
+                    self.loaded_at = Some(now);
+                    self.progress.reloads_total += 1;
+                    if let Phase::Loading(_) = self.phase {
+                        self.phase = Phase::Following;
+                    }
+                    self.settle(now);
+                    return;
+                }
+                self.content = Content::Wrong(StateReason::Broken); // not what it was asked for
+                Failure::Broken
+            }
+            (Err(failure), _) => failure,
+        };
+        if let Phase::Loading(_) = self.phase {
+            self.disconnect(DisconnectReason::Load(failure));
+        }
+        self.settle(now);
+    }
+
+    /// Takes the time. Call it when [`Self::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Connect => {
+                    self.phase = Phase::Connecting;
+                    self.events.push_back(ReceiverEvent::Connect);
+                }
+                Timer::Welcome => self.disconnect(DisconnectReason::NotWelcomed),
+                Timer::Silence => {
+                    self.counters.silent_total += 1;
+                    self.disconnect(DisconnectReason::Silent);
+                }
+                Timer::Stale | Timer::Behind => {} // the state is judged below
+                Timer::Status => self.report(now),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Returns what the caller has to do next.
+    pub fn poll_event(&mut self) -> Option<ReceiverEvent> {
+        self.events.pop_front()
+    }
+
+    /// Returns the next message for the master.
+    pub fn poll_transmit(&mut self) -> Option<Message> {
+        self.transmits.pop_front()
+    }
+
+    /// Returns when [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Returns the state of the table.
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// Returns where the table stands; `None` if there is none.
+    pub fn position(&self) -> Option<Position> {
+        self.standing.map(|standing| standing.position)
+    }
+
+    /// Returns whether a master has taken the node in: only then it takes registrations.
+    pub fn welcomed(&self) -> bool {
+        match self.phase {
+            Phase::Following | Phase::Awaiting | Phase::Loading(_) => true,
+            Phase::Offline | Phase::Connecting | Phase::Greeting | Phase::Closing => false,
+        }
+    }
+
+    /// Returns what the workers must know at `now`.
+    pub fn pulse(&self, now: Timestamp) -> Pulse {
+        Pulse {
+            state: self.state,
+            master_time: self.clock.at(now),
+            complete_until: self.complete_until,
+            master_level: self.master_level,
+        }
+    }
+
+    /// Returns the totals.
+    pub fn counters(&self) -> ReceiverCounters {
+        self.counters
+    }
+
+    fn count(&mut self, error: &MasterError) {
+        let counters = &mut self.counters;
+        match error {
+            MasterError::Rejected(_) => {
+                counters.rejections_total += 1;
+                self.backoff.handle_refused();
+            }
+            MasterError::OtherMaster { .. } => {
+                counters.masters_refused_total += 1;
+                self.backoff.handle_refused();
+            }
+            MasterError::Unexpected { .. } | MasterError::Welcome => counters.unexpected_total += 1,
+            MasterError::Gap { .. } => counters.gaps_total += 1,
+            MasterError::RootMismatch { .. } => counters.root_mismatches_total += 1,
+            MasterError::Snapshot { .. } => counters.snapshots_refused_total += 1,
+            MasterError::Busy => counters.busy_total += 1,
+        }
+    }
+
+    fn heard(&mut self, now: Timestamp) {
+        self.heard_at = now;
+        self.timers.set(Timer::Stale, now.plus(STALE_AFTER));
+        self.timers.set(Timer::Silence, now.plus(SILENCE_MAX));
+    }
+
+    fn disconnect(&mut self, reason: DisconnectReason) {
+        self.abort_load();
+        self.phase = Phase::Closing;
+        self.stop_connection_timers();
+        self.events.push_back(ReceiverEvent::Disconnect(reason));
+    }
+
+    fn abort_load(&mut self) {
+        if let Phase::Loading(_) = self.phase {
+            self.counters.loads_failed_total += 1;
+            self.events.push_back(ReceiverEvent::AbortLoad);
+        }
+    }
+
+    fn stop_connection_timers(&mut self) {
+        for timer in [Timer::Welcome, Timer::Silence, Timer::Status] {
+            self.timers.stop(timer);
+        }
+    }
+}

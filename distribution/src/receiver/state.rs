@@ -1,0 +1,94 @@
+//! The state of the table, and the reports of it; it hears no message.
+
+use locus_proto::{Level, Message, NodeState, NodeStatus, Timestamp, v1::Plan};
+
+use super::timer::Timer;
+use super::{
+    BEHIND_AFTER, Content, Phase, Receiver, ReceiverEvent, STALE_AFTER, STATUS_EVERY, STATUS_SOON,
+    StateReason,
+};
+
+impl Receiver {
+    /// Ends each input: judges the state anew and reports what has changed.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        let state = self.judge(now);
+        if state != self.state {
+            self.events.push_back(ReceiverEvent::StateChanged {
+                from: self.state,
+                to: state,
+                reason: self.reason(state),
+            });
+            self.state = state;
+        }
+        let (at, level, reported) = self.reported;
+        let changed = level != self.level() || reported != state;
+        if self.welcomed() && changed {
+            if now.since(at) >= STATUS_SOON {
+                self.report(now);
+            } else {
+                self.timers.set(Timer::Status, at.plus(STATUS_SOON));
+            }
+        }
+    }
+
+    /// Returns the state of the table (rules section 8).
+    fn judge(&self, now: Timestamp) -> NodeState {
+        let recent = |at: Timestamp, limit| now.since(at) < limit;
+        match (self.standing, self.content) {
+            (None, _) => NodeState::Loading,
+            (Some(_), Content::Wrong(_)) => NodeState::Inconsistent,
+            (Some(_), Content::Good | Content::Suspect(_) | Content::Outgrown) => {
+                let matched = self.matched_at.is_some_and(|at| recent(at, BEHIND_AFTER));
+                match (recent(self.heard_at, STALE_AFTER), matched) {
+                    (false, _) => NodeState::Stale,
+                    (true, true) => NodeState::Coherent,
+                    (true, false) => NodeState::Resync,
+                }
+            }
+        }
+    }
+
+    fn reason(&self, to: NodeState) -> StateReason {
+        match (to, self.content, self.plan) {
+            (NodeState::Stale, _, _) => StateReason::Silent,
+            (NodeState::Coherent, _, _) => StateReason::Matched,
+            (_, Content::Wrong(reason), _) => reason,
+            (_, _, _) if self.state == NodeState::Coherent && self.matched_at.is_some() => {
+                StateReason::Behind
+            }
+            (_, _, Plan::Reload(why)) => match self.phase {
+                Phase::Awaiting | Phase::Loading(_) => StateReason::Reloading(why),
+                Phase::Offline
+                | Phase::Connecting
+                | Phase::Greeting
+                | Phase::Following
+                | Phase::Closing => StateReason::Loaded,
+            },
+            (_, _, Plan::Continue) => StateReason::CatchingUp,
+        }
+    }
+
+    pub(super) fn report(&mut self, now: Timestamp) {
+        let status = NodeStatus {
+            position: self.position().unwrap_or_default(),
+            state: self.state,
+            lag_ms: millis(now, self.last_match),
+            records: self.standing.map_or(0, |standing| standing.records),
+            catch_ups_total: self.progress.catch_ups_total,
+            reloads_total: self.progress.reloads_total,
+            last_sync_ms: self.progress.last_ms,
+            refused_total: self.counters.refused_total(),
+        };
+        self.transmits.push_back(Message::Status(status));
+        self.reported = (now, self.level(), self.state);
+        self.timers.set(Timer::Status, now.plus(STATUS_EVERY));
+    }
+
+    fn level(&self) -> Level {
+        self.position().map_or(Level::ZERO, |mine| mine.level)
+    }
+}
+
+pub(super) fn millis(now: Timestamp, since: Timestamp) -> u64 {
+    u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX)
+}

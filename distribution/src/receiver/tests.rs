@@ -1,0 +1,773 @@
+//! Transition tables of the receiver, written out: each phase and state against each input.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use locus_proto::{
+    BootId, Change, ChangeOp, Epoch, EpochId, Frame, FrameHeader, FrameKind, Key, Level, Lineage,
+    MasterTime, Message, NodeId, NodeState, Position, Refusal, RegistrationReply, ReloadReason,
+    Root, Timestamp, Verdict,
+    v1::{Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
+};
+
+use super::*;
+
+type Input<'a> = &'a dyn Fn(&mut Receiver);
+
+/// When every transition happens.
+const NOW: Timestamp = Timestamp(100_000_000_000);
+
+fn epoch(counter: u64, id: u8) -> Epoch {
+    Epoch {
+        counter,
+        id: EpochId([id; 16]),
+    }
+}
+
+/// Each level has a content of its own, the same in every epoch.
+fn at(epoch: Epoch, level: u64) -> Position {
+    Position {
+        epoch,
+        level: Level(level),
+        root: Root([level, level]),
+    }
+}
+
+fn mine() -> Position {
+    at(epoch(2, 2), 10)
+}
+
+fn other_content(position: Position) -> Position {
+    Position {
+        root: Root([99, 99]),
+        ..position
+    }
+}
+
+fn frame(epoch: Epoch, from: u64, to: u64) -> Message {
+    let kind = if from == to {
+        FrameKind::Epoch
+    } else {
+        FrameKind::Changes
+    };
+    let change = Change {
+        key: Key::from_bytes(b"aalice@example.net").unwrap(),
+        level: Level(to),
+        op: ChangeOp::Delete,
+    };
+    let changes = if from == to { Vec::new() } else { vec![change] };
+    let header = FrameHeader {
+        kind,
+        shard: 0,
+        epoch,
+        from: Level(from),
+        to: Level(to),
+        root_before: Root([from, from]),
+        root_after: Root([to, to]),
+        time: MasterTime(0),
+    };
+    Message::Frame(Frame { header, changes })
+}
+
+fn tampered(message: Message) -> Message {
+    let Message::Frame(mut frame) = message else {
+        unreachable!("only frames are tampered with");
+    };
+    frame.header.root_before = Root([99, 99]);
+    Message::Frame(frame)
+}
+
+/// A master at `head`, whose epochs 1 and 2 began at 0 and 5, and the head's own there.
+fn welcome(head: Position, plan: Plan) -> Message {
+    let mut lineage = Lineage::default();
+    for (epoch, start) in [(epoch(1, 1), 0), (epoch(2, 2), 5)] {
+        if epoch.counter < head.epoch.counter {
+            lineage.push(epoch, Level(start)).unwrap();
+        }
+    }
+    let start = Level(5).max(Level(head.level.0.saturating_sub(10)));
+    lineage.push(head.epoch, start).unwrap();
+    Message::Welcome(Welcome {
+        lineage,
+        head,
+        time: MasterTime(5_000),
+        table_key: [7; 16],
+        plan,
+    })
+}
+
+fn heartbeat(head: Position) -> Message {
+    Message::Heartbeat(Heartbeat {
+        time: MasterTime(6_000),
+        head,
+    })
+}
+
+fn begin(level: u64) -> Message {
+    Message::SnapshotBegin(SnapshotBegin {
+        position: at(epoch(2, 2), level),
+        records: 1,
+        bytes: 10,
+    })
+}
+
+fn end(level: u64) -> Message {
+    Message::SnapshotEnd(SnapshotEnd {
+        level: Level(level),
+        root: Root([level, level]),
+    })
+}
+
+fn standing(position: Position) -> Standing {
+    Standing {
+        position,
+        records: 1,
+    }
+}
+
+fn receiver(standing: Option<Standing>) -> Receiver {
+    let config = ReceiverConfig {
+        cluster: "lab".parse().unwrap(),
+        node: NodeId(1),
+        name: "n1".parse().unwrap(),
+        boot: BootId(1),
+        sip: String::new(),
+    };
+    Receiver::new(Timestamp(0), config, standing, None)
+}
+
+/// Takes all outputs; returns the events as words.
+fn drain(receiver: &mut Receiver) -> Vec<&'static str> {
+    while receiver.poll_transmit().is_some() {}
+    let mut words = Vec::new();
+    while let Some(event) = receiver.poll_event() {
+        words.push(match event {
+            ReceiverEvent::Connect => "connect",
+            ReceiverEvent::Disconnect(_) => continue, // it shows in the phase
+            ReceiverEvent::Apply(_) => "apply",
+            ReceiverEvent::BeginLoad { .. } => "begin-load",
+            ReceiverEvent::LoadRecords(_) => "load-records",
+            ReceiverEvent::LoadFrame(_) => "load-frame",
+            ReceiverEvent::FinishLoad(_) => "finish-load",
+            ReceiverEvent::AbortLoad => "abort-load",
+            ReceiverEvent::Registered { .. } => "registered",
+            ReceiverEvent::StateChanged { .. } => continue, // the other table's affair
+        });
+    }
+    words
+}
+
+fn phase(receiver: &Receiver) -> &'static str {
+    match receiver.phase {
+        Phase::Offline => "offline",
+        Phase::Connecting => "connecting",
+        Phase::Greeting => "greeting",
+        Phase::Following => "following",
+        Phase::Awaiting => "awaiting",
+        Phase::Loading(_) => "loading",
+        Phase::Closing => "closing",
+    }
+}
+
+/// The phases of a conversation, and what leads there. A load has two: before and after its end of
+/// records (at level 30, so that frames are still missing).
+const PHASES: [&str; 8] = [
+    "offline",
+    "connecting",
+    "greeting",
+    "following",
+    "awaiting",
+    "records",
+    "replay",
+    "closing",
+];
+
+fn in_phase(name: &str) -> Receiver {
+    let mut r = receiver(Some(standing(mine())));
+    let head = at(epoch(2, 2), 20);
+    let say = |r: &mut Receiver, message| r.handle_message(NOW, message).unwrap();
+    if name == "offline" {
+        return r;
+    }
+    r.handle_timeout(NOW);
+    if name != "connecting" {
+        r.handle_connected(NOW);
+    }
+    match name {
+        "connecting" | "greeting" => {}
+        "following" => say(&mut r, welcome(head, Plan::Continue)),
+        "closing" => {
+            say(&mut r, welcome(head, Plan::Continue));
+            assert!(r.handle_message(NOW, frame(epoch(2, 2), 11, 12)).is_err());
+        }
+        load => {
+            say(&mut r, welcome(head, Plan::Reload(ReloadReason::TooFar)));
+            if load != "awaiting" {
+                say(&mut r, begin(20));
+            }
+            if load == "replay" {
+                say(&mut r, end(30));
+            }
+        }
+    }
+    drain(&mut r);
+    r
+}
+
+#[test]
+fn every_phase_and_every_message() {
+    let head = at(epoch(2, 2), 20);
+    let reload = Plan::Reload(ReloadReason::TooFar);
+    let second = epoch(2, 2);
+    let hello = Hello {
+        cluster: "lab".parse().unwrap(),
+        node: NodeId(1),
+        name: "n1".parse().unwrap(),
+        boot: BootId(1),
+        sip: String::new(),
+        position: None,
+    };
+    let inputs = [
+        ("welcome, continue", welcome(head, Plan::Continue)),
+        ("welcome, reload", welcome(head, reload)),
+        (
+            "welcome, newer epoch",
+            welcome(at(epoch(3, 3), 20), Plan::Continue),
+        ),
+        ("welcome, older epoch", welcome(at(epoch(1, 1), 20), reload)),
+        (
+            "welcome, epoch's twin",
+            welcome(at(epoch(2, 9), 20), reload),
+        ),
+        // The node is at 10: a log that ends at 9 cannot continue it.
+        (
+            "welcome, impossible",
+            welcome(at(second, 9), Plan::Continue),
+        ),
+        (
+            "rejection",
+            Message::Rejection(Rejection {
+                reason: "no".into(),
+            }),
+        ),
+        ("frame 10 to 12", frame(second, 10, 12)),
+        ("frame 9 to 10", frame(second, 9, 10)),
+        ("frame 11 to 12", frame(second, 11, 12)),
+        (
+            "frame 10 to 12, other root",
+            tampered(frame(second, 10, 12)),
+        ),
+        ("frame of the past epoch", frame(epoch(1, 1), 10, 12)),
+        ("frame of a strange epoch", frame(epoch(2, 9), 10, 12)),
+        ("epoch 3 begins at 10", frame(epoch(3, 3), 10, 10)),
+        ("epoch 3 begins at 20", frame(epoch(3, 3), 20, 20)),
+        ("frame 20 to 25", frame(second, 20, 25)),
+        ("frame 20 to 30", frame(second, 20, 30)),
+        ("frame 20 to 31", frame(second, 20, 31)),
+        ("heartbeat at 10", heartbeat(mine())),
+        (
+            "heartbeat at 10, other root",
+            heartbeat(other_content(mine())),
+        ),
+        ("heartbeat at 9", heartbeat(at(second, 9))),
+        ("heartbeat at 20", heartbeat(head)),
+        ("snapshot begins at 20", begin(20)),
+        ("snapshot begins at 19", begin(19)),
+        (
+            "records",
+            Message::SnapshotPart(SnapshotPart {
+                records: Vec::new(),
+            }),
+        ),
+        ("snapshot ends at 20", end(20)),
+        ("snapshot ends at 19", end(19)),
+        (
+            "registered",
+            Message::Registered {
+                ticket: 1,
+                reply: RegistrationReply::Refused(Refusal::TooMany),
+            },
+        ),
+        ("hello", Message::Hello(hello)),
+    ];
+    let expected = "
+                            | greeting  | following  | awaiting   | records      | replay
+welcome, continue           | following | refused    | refused    | refused      | refused
+welcome, reload             | awaiting  | refused    | refused    | refused      | refused
+welcome, newer epoch        | following | refused    | refused    | refused      | refused
+welcome, older epoch        | refused   | refused    | refused    | refused      | refused
+welcome, epoch's twin       | refused   | refused    | refused    | refused      | refused
+welcome, impossible         | refused   | refused    | refused    | refused      | refused
+rejection                   | refused   | refused    | refused    | refused      | refused
+frame 10 to 12              | refused   | apply      | refused    | refused      | .
+frame 9 to 10               | refused   | .          | refused    | refused      | .
+frame 11 to 12              | refused   | refused    | refused    | refused      | .
+frame 10 to 12, other root  | refused   | refused    | refused    | refused      | .
+frame of the past epoch     | refused   | .          | refused    | refused      | .
+frame of a strange epoch    | refused   | refused    | refused    | refused      | refused
+epoch 3 begins at 10        | refused   | apply      | refused    | refused      | refused
+epoch 3 begins at 20        | refused   | refused    | refused    | refused      | .
+frame 20 to 25              | refused   | refused    | refused    | refused      | load-frame
+frame 20 to 30              | refused   | refused    | refused    | refused      | load-frame finish-load
+frame 20 to 31              | refused   | refused    | refused    | refused      | refused
+heartbeat at 10             | refused   | .          | .          | .            | .
+heartbeat at 10, other root | refused   | refused    | .          | .            | .
+heartbeat at 9              | refused   | .          | .          | .            | .
+heartbeat at 20             | refused   | refused    | .          | .            | .
+snapshot begins at 20       | refused   | refused    | begin-load | refused      | refused
+snapshot begins at 19       | refused   | refused    | refused    | refused      | refused
+records                     | refused   | refused    | refused    | load-records | refused
+snapshot ends at 20         | refused   | refused    | refused    | finish-load  | refused
+snapshot ends at 19         | refused   | refused    | refused    | refused      | refused
+registered                  | refused   | registered | registered | registered   | registered
+hello                       | refused   | refused    | refused    | refused      | refused
+";
+    let mut table = format!(
+        "\n{:27} | {:9} | {:10} | {:10} | {:12} | {}\n",
+        "", "greeting", "following", "awaiting", "records", "replay"
+    );
+    for (name, message) in inputs {
+        let cell = |before| cell(before, |r| drop(r.handle_message(NOW, message.clone())));
+        for deaf in ["offline", "connecting", "closing"] {
+            assert_eq!(cell(deaf), ".", "{name}: nothing is heard while {deaf}");
+        }
+        let [a, b, c, d, e] = ["greeting", "following", "awaiting", "records", "replay"].map(cell);
+        writeln!(table, "{name:27} | {a:9} | {b:10} | {c:10} | {d:12} | {e}").unwrap();
+    }
+    assert_eq!(table, expected, "{table}");
+}
+
+/// Returns what an input leads to: "." for nothing, "refused" for the end of the connection (with the
+/// load dropped, if there is one), the new phase, or what is asked of the caller.
+fn cell(before: &'static str, input: impl Fn(&mut Receiver)) -> String {
+    let mut r = in_phase(before);
+    let was = phase(&r);
+    input(&mut r);
+    let words = drain(&mut r);
+    let is = phase(&r);
+    assert_eq!(r.position(), Some(mine()), "nothing was applied yet");
+    let aborts = was == "loading" && is != "loading";
+    assert_eq!(
+        words.contains(&"abort-load"),
+        aborts,
+        "{was} to {is}: {words:?}"
+    );
+    let words: Vec<&str> = words.into_iter().filter(|w| *w != "abort-load").collect();
+    match (words.is_empty(), is) {
+        (true, same) if same == was => ".".into(),
+        (true, "closing") => "refused".into(),
+        (true, other) => other.into(),
+        (false, _) => words.join(" "),
+    }
+}
+
+#[test]
+fn every_phase_and_everything_else() {
+    let later = |r: &mut Receiver, ms| r.handle_timeout(NOW.plus(Duration::from_millis(ms)));
+    let inputs: [(&str, Input<'_>); 8] = [
+        ("closed", &|r| r.handle_closed(NOW)),
+        ("2 s pass", &|r| later(r, 2_000)),
+        ("4,999 ms pass", &|r| later(r, 4_999)),
+        ("5 s pass", &|r| later(r, 5_000)),
+        ("10 s pass", &|r| later(r, 10_000)),
+        ("applied, not asked", &|r| {
+            r.handle_applied(NOW, Ok(standing(at(epoch(2, 2), 12))));
+        }),
+        ("loaded, not asked", &|r| {
+            r.handle_loaded(NOW, Ok(standing(at(epoch(2, 2), 30))));
+        }),
+        ("load failed", &|r| r.handle_loaded(NOW, Err(Failure::Full))),
+    ];
+    let expected = "
+                   | offline | connecting | greeting | following | awaiting | records | replay  | closing
+closed             | .       | offline    | offline  | offline   | offline  | offline | offline | offline
+2 s pass           | connect | .          | .        | .         | .        | .       | .       | .
+4,999 ms pass      | connect | .          | .        | .         | .        | .       | .       | .
+5 s pass           | connect | .          | refused  | .         | .        | .       | .       | .
+10 s pass          | connect | .          | refused  | refused   | refused  | refused | refused | .
+applied, not asked | .       | .          | .        | .         | .        | .       | .       | .
+loaded, not asked  | .       | .          | .        | .         | .        | .       | .       | .
+load failed        | .       | .          | .        | .         | .        | refused | refused | .
+";
+    let [a, b, c, d, e, f, g, h] = PHASES;
+    let mut table = format!(
+        "\n{:18} | {a} | {b} | {c} | {d} | {e} | {f} | {g:7} | {h}\n",
+        ""
+    );
+    for (name, input) in inputs {
+        let [a, b, c, d, e, f, g, h] = PHASES.map(|before| cell(before, input));
+        writeln!(
+            table,
+            "{name:18} | {a:7} | {b:10} | {c:8} | {d:9} | {e:8} | {f:7} | {g:7} | {h}"
+        )
+        .unwrap();
+    }
+    assert_eq!(table, expected, "{table}");
+}
+
+/// Brings a receiver into a state of its table.
+fn in_state(state: NodeState) -> Receiver {
+    let say = |r: &mut Receiver, message| drop(r.handle_message(NOW, message));
+    let mut r = receiver((state != NodeState::Loading).then(|| standing(mine())));
+    match state {
+        NodeState::Loading => {}
+        NodeState::Stale => r.handle_timeout(NOW),
+        NodeState::Resync | NodeState::Coherent | NodeState::Inconsistent => {
+            r.handle_timeout(NOW);
+            r.handle_connected(NOW);
+            say(&mut r, welcome(mine(), Plan::Continue));
+        }
+        NodeState::Draining => unreachable!("a receiver does not drain"),
+    }
+    match state {
+        NodeState::Coherent => say(&mut r, heartbeat(mine())),
+        NodeState::Inconsistent => say(&mut r, heartbeat(other_content(mine()))),
+        NodeState::Loading | NodeState::Resync | NodeState::Stale | NodeState::Draining => {}
+    }
+    assert_eq!(r.state(), state);
+    drain(&mut r);
+    r
+}
+
+/// Connects anew and hears this welcome.
+fn again(r: &mut Receiver, plan: Plan, head: Position) {
+    if r.welcomed() || matches!(r.phase, Phase::Closing) {
+        r.handle_closed(NOW);
+    }
+    r.handle_connected(NOW);
+    drop(r.handle_message(NOW, welcome(head, plan)));
+}
+
+/// Loads a whole table at level 20.
+fn load(r: &mut Receiver) {
+    again(r, Plan::Reload(ReloadReason::TooFar), at(epoch(2, 2), 20));
+    r.handle_message(NOW, begin(20)).unwrap();
+    r.handle_message(NOW, end(20)).unwrap();
+    r.handle_loaded(NOW, Ok(standing(at(epoch(2, 2), 20))));
+}
+
+#[test]
+fn every_state_of_the_table() {
+    let ten = mine();
+    let reload = Plan::Reload(ReloadReason::TooFar);
+    let later = |r: &mut Receiver, ms| r.handle_timeout(NOW.plus(Duration::from_millis(ms)));
+    let fail = |r: &mut Receiver, failure| {
+        drop(r.handle_message(NOW, frame(epoch(2, 2), 10, 12)));
+        r.handle_applied(NOW, Err(failure));
+    };
+    let inputs: [(&str, Input<'_>); 14] = [
+        ("welcome, continue", &|r| again(r, Plan::Continue, ten)),
+        ("welcome, reload", &|r| again(r, reload, ten)),
+        ("welcome, other content", &|r| {
+            again(r, Plan::Reload(ReloadReason::RootMismatch), ten);
+        }),
+        ("whole table loaded", &load),
+        ("and a heartbeat", &|r| {
+            load(r);
+            r.handle_message(NOW, heartbeat(at(epoch(2, 2), 20)))
+                .unwrap();
+        }),
+        ("heartbeat", &|r| {
+            drop(r.handle_message(NOW, heartbeat(ten)))
+        }),
+        ("heartbeat, other root", &|r| {
+            drop(r.handle_message(NOW, heartbeat(other_content(ten))));
+        }),
+        ("frame, other root", &|r| {
+            drop(r.handle_message(NOW, tampered(frame(epoch(2, 2), 10, 12))));
+        }),
+        ("twice", &|r| {
+            for _ in 0..2 {
+                again(r, Plan::Continue, ten);
+                drop(r.handle_message(NOW, tampered(frame(epoch(2, 2), 10, 12))));
+            }
+        }),
+        ("no room for a frame", &|r| fail(r, Failure::Full)),
+        ("table fails", &|r| fail(r, Failure::Broken)),
+        ("connection lost", &|r| r.handle_closed(NOW)),
+        ("2,999 ms of silence", &|r| later(r, 2_999)),
+        ("3 s of silence", &|r| later(r, 3_000)),
+    ];
+    let expected = "
+                       | loading   | resync       | coherent     | stale        | inconsistent
+welcome, continue      | .         | .            | .            | resync       | .
+welcome, reload        | .         | .            | resync       | resync       | .
+welcome, other content | .         | inconsistent | inconsistent | inconsistent | .
+whole table loaded     | resync    | .            | resync       | resync       | resync
+and a heartbeat        | coherent  | coherent     | .            | coherent     | coherent
+heartbeat              | .         | coherent     | .            | .            | .
+heartbeat, other root  | .         | inconsistent | inconsistent | .            | .
+frame, other root      | .         | .            | .            | .            | .
+twice                  | .         | inconsistent | inconsistent | inconsistent | .
+no room for a frame    | .         | .            | .            | .            | .
+table fails            | .         | inconsistent | inconsistent | .            | .
+connection lost        | .         | .            | .            | .            | .
+2,999 ms of silence    | .         | .            | .            | .            | .
+3 s of silence         | .         | stale        | stale        | .            | .
+";
+    let states = [
+        NodeState::Loading,
+        NodeState::Resync,
+        NodeState::Coherent,
+        NodeState::Stale,
+        NodeState::Inconsistent,
+    ];
+    let row = |name: &str, [a, b, c, d, e]: [String; 5]| {
+        format!("{name:22} | {a:9} | {b:12} | {c:12} | {d:12} | {e}\n")
+    };
+    let mut table = "\n".to_owned() + &row("", states.map(|state| state.to_string()));
+    for (name, input) in inputs {
+        table += &row(
+            name,
+            states.map(|before| {
+                let mut r = in_state(before);
+                input(&mut r);
+                let same = r.state() == before;
+                if same {
+                    ".".into()
+                } else {
+                    r.state().to_string()
+                }
+            }),
+        );
+    }
+    assert_eq!(table, expected, "{table}");
+}
+
+/// Returns what the receiver presents when it connects anew.
+fn presented(r: &mut Receiver) -> Option<Position> {
+    r.handle_closed(NOW);
+    while r.poll_transmit().is_some() {}
+    r.handle_connected(NOW);
+    match r.poll_transmit() {
+        Some(Message::Hello(hello)) => hello.position,
+        other => panic!("it says {other:?} first"),
+    }
+}
+
+#[test]
+fn presents_no_table_that_is_wrong_or_too_small() {
+    let ten = frame(epoch(2, 2), 10, 12);
+    for (failure, presents) in [
+        (Failure::RootMismatch, Some(mine())), // once
+        (Failure::Full, None),
+        (Failure::Broken, None),
+    ] {
+        let mut r = in_state(NodeState::Coherent);
+        r.handle_message(NOW, ten.clone()).unwrap();
+        r.handle_applied(NOW, Err(failure));
+        assert_eq!(presented(&mut r), presents, "{failure}");
+    }
+    // A second mismatch counts only at the same level.
+    let mut r = in_state(NodeState::Coherent);
+    assert!(r.handle_message(NOW, tampered(ten.clone())).is_err());
+    again(&mut r, Plan::Continue, mine());
+    r.handle_message(NOW, ten).unwrap();
+    r.handle_applied(NOW, Ok(standing(at(epoch(2, 2), 12))));
+    let next = tampered(frame(epoch(2, 2), 12, 13));
+    assert!(r.handle_message(NOW, next.clone()).is_err());
+    assert_eq!(presented(&mut r), Some(at(epoch(2, 2), 12)));
+    let head = at(epoch(2, 2), 12);
+    r.handle_message(NOW, welcome(head, Plan::Continue))
+        .unwrap();
+    assert!(r.handle_message(NOW, next).is_err());
+    assert_eq!(presented(&mut r), None);
+}
+
+#[test]
+fn a_table_that_did_something_else_is_not_trusted() {
+    let mut r = in_state(NodeState::Coherent);
+    r.handle_message(NOW, frame(epoch(2, 2), 10, 12)).unwrap();
+    let early = r.handle_message(NOW, frame(epoch(2, 2), 12, 13));
+    assert_eq!(early, Err(MasterError::Busy));
+    r.handle_applied(NOW, Ok(standing(other_content(at(epoch(2, 2), 12)))));
+    assert_eq!(r.state(), NodeState::Inconsistent);
+    assert_eq!(presented(&mut r), None);
+
+    let mut r = in_phase("records");
+    r.handle_message(NOW, end(20)).unwrap();
+    r.handle_loaded(NOW, Ok(standing(at(epoch(2, 2), 21))));
+    assert_eq!(r.state(), NodeState::Inconsistent);
+}
+
+#[test]
+fn a_snapshot_without_end_is_refused() {
+    let record = Change {
+        key: Key::from_bytes(b"aalice@example.net").unwrap(),
+        level: Level(1),
+        op: ChangeOp::Put(Vec::new()),
+    };
+    let part = Message::SnapshotPart(SnapshotPart {
+        records: vec![record; 1 << 16],
+    });
+    let mut r = in_phase("records");
+    for _ in 0..16 {
+        r.handle_message(NOW, part.clone()).unwrap();
+        assert_eq!(drain(&mut r), ["load-records"]);
+    }
+    assert!(r.handle_message(NOW, part).is_err());
+    assert_eq!(r.counters().snapshots_refused_total, 1);
+}
+
+#[test]
+fn reports_each_second_and_soon_after_a_change() {
+    let mut r = in_phase("following");
+    let mut reports = Vec::new();
+    let mut level = 10;
+    // A frame at 0 ms, and five more from 1,500 ms on, 50 ms apart.
+    let frames = [0, 1_500, 1_550, 1_600, 1_650, 1_700];
+    for ms in (0..3_000).step_by(50) {
+        let now = NOW.plus(Duration::from_millis(ms));
+        if frames.contains(&ms) {
+            r.handle_message(now, frame(epoch(2, 2), level, level + 1))
+                .unwrap();
+            level += 1;
+            r.handle_applied(now, Ok(standing(at(epoch(2, 2), level))));
+        }
+        r.handle_timeout(now);
+        while let Some(message) = r.poll_transmit() {
+            let Message::Status(status) = message else {
+                panic!("only reports are due");
+            };
+            reports.push((ms, status.position.level.0));
+        }
+    }
+    // The welcome at 0 ms was reported already. At 1,700 ms a report is due, and then the last frame comes.
+    let expected = [
+        (200, 11),
+        (1_200, 11),
+        (1_500, 12),
+        (1_700, 15),
+        (1_900, 16),
+        (2_900, 16),
+    ];
+    assert_eq!(reports, expected);
+}
+
+#[test]
+fn inputs_survive_a_recording() {
+    let recalled = Recalled {
+        time: MasterTime(5),
+        complete_until: MasterTime(4),
+    };
+    let inputs = (
+        receiver(None).config,
+        recalled,
+        [Ok(standing(mine())), Err(Failure::Full)],
+    );
+    let text = serde_json::to_string(&inputs).unwrap();
+    let read: (ReceiverConfig, Recalled, [Result<Standing, Failure>; 2]) =
+        serde_json::from_str(&text).unwrap();
+    assert_eq!(read, inputs);
+}
+
+/// Whatever a master says and a table answers: no panic, few outputs for each input, and no table below
+/// the old one unless the lineage disowned that.
+#[test]
+fn no_conversation_confuses_it() {
+    let mut loads = 0;
+    let mut seed = 1_u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1); // Knuth's MMIX
+        (seed >> 33) % limit
+    };
+    for _ in 0..2_000 {
+        let mut r = receiver((below(4) > 0).then(|| standing(mine())));
+        let mut now = NOW;
+        let mut head = Level::ZERO; // of the last welcome
+        for _ in 0..100 {
+            let level = 8 + below(5) * 2;
+            let of = match below(5) {
+                0 => epoch(1 + below(3), u8::try_from(1 + below(3)).unwrap()),
+                _ => epoch(2, 2),
+            };
+            let plan = match below(2) {
+                0 => Plan::Continue,
+                _ => Plan::Reload(ReloadReason::TooFar),
+            };
+            let before = r.position();
+            // Half of the time what fits the phase, so that conversations get far; else anything.
+            let fitting = match r.phase {
+                Phase::Greeting => 0,
+                Phase::Following => 2,
+                Phase::Awaiting => 6,
+                Phase::Loading(_) => 7,
+                Phase::Offline | Phase::Connecting | Phase::Closing => 9,
+            };
+            let kind = if below(2) == 0 { fitting } else { below(10) };
+            let message = match kind {
+                0 | 1 => Some(welcome(at(of, level), plan)),
+                2 | 3 => Some(frame(of, level, level + 2)),
+                4 => Some(frame(of, level, level)),
+                5 => Some(heartbeat(at(of, level))),
+                6 => Some(begin(level)),
+                7 => Some(end(level)),
+                8 => Some(Message::SnapshotPart(SnapshotPart {
+                    records: Vec::new(),
+                })),
+                _ => None,
+            };
+            if let (Some(Message::Welcome(welcome)), Phase::Greeting) = (&message, &r.phase) {
+                head = welcome.head.level;
+            }
+            match message {
+                Some(message) => drop(r.handle_message(now, message)),
+                None => {
+                    now = now.plus(Duration::from_millis(below(4_000)));
+                    r.handle_timeout(now);
+                }
+            }
+            let failed = below(10) == 0;
+            let mut outputs = 0;
+            while let Some(event) = r.poll_event() {
+                outputs += 1;
+                match event {
+                    ReceiverEvent::Connect => r.handle_connected(now),
+                    ReceiverEvent::Disconnect(_) => r.handle_closed(now),
+                    ReceiverEvent::Apply(_) => {
+                        let outcome = answer(&r, before, head, failed);
+                        r.handle_applied(now, outcome);
+                    }
+                    ReceiverEvent::FinishLoad(_) => {
+                        let outcome = answer(&r, before, head, failed);
+                        r.handle_loaded(now, outcome);
+                        loads += 1;
+                    }
+                    ReceiverEvent::BeginLoad { .. }
+                    | ReceiverEvent::LoadRecords(_)
+                    | ReceiverEvent::LoadFrame(_)
+                    | ReceiverEvent::AbortLoad
+                    | ReceiverEvent::Registered { .. }
+                    | ReceiverEvent::StateChanged { .. } => {}
+                }
+            }
+            while r.poll_transmit().is_some() {
+                outputs += 1;
+            }
+            assert!(outputs <= 8, "{outputs} outputs for one input");
+            assert!(r.poll_timeout().is_some() || matches!(r.phase, Phase::Connecting));
+        }
+        assert_eq!(r.counters().busy_total, 0);
+    }
+    assert!(loads > 100, "only {loads} loads reached their end");
+}
+
+/// Returns what the table answers, if what it is asked to become is allowed.
+fn answer(
+    r: &Receiver,
+    before: Option<Position>,
+    head: Level,
+    failed: bool,
+) -> Result<Standing, Failure> {
+    let position = r.owed.unwrap();
+    if let Some(before) = before
+        && before.level > position.level
+    {
+        let verdict = r.lineage.judge(before.epoch, before.level, head);
+        assert_ne!(verdict, Verdict::Continue, "{before} became {position}");
+    }
+    match failed {
+        true => Err(Failure::RootMismatch),
+        false => Ok(standing(position)),
+    }
+}

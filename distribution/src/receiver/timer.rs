@@ -1,0 +1,74 @@
+//! The receiver's timers; it reads no clock.
+
+use locus_proto::Timestamp;
+
+/// What the receiver waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// When to connect to a master again.
+    Connect,
+    /// When to give up a master that does not say Welcome.
+    Welcome,
+    /// When to give up a connection on which nothing is heard.
+    Silence,
+    /// When to call the table stale, because nothing was heard.
+    Stale,
+    /// When to call the table no longer coherent, because no heartbeat has matched.
+    Behind,
+    /// When to send the next report.
+    Status,
+}
+
+impl Timer {
+    /// All, in the order in which those due at one time fire.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::Welcome,
+        Self::Silence,
+        Self::Stale,
+        Self::Behind,
+        Self::Status,
+    ];
+}
+
+/// When each timer fires; `None` if it is stopped.
+#[derive(Debug, Default)]
+pub(super) struct Timers([Option<Timestamp>; Timer::ALL.len()]);
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at: Timestamp) {
+        *self.slot(timer) = Some(at);
+    }
+
+    pub(super) fn stop(&mut self, timer: Timer) {
+        *self.slot(timer) = None;
+    }
+
+    /// Stops the next timer that is due by `now` and returns it.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Timer> {
+        let due = |timer: &Timer| self.0[Self::index(*timer)].is_some_and(|at| at <= now);
+        let timer = Timer::ALL.into_iter().find(due)?;
+        self.stop(timer);
+        Some(timer)
+    }
+
+    /// Returns when the next timer fires.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.0.iter().flatten().min().copied()
+    }
+
+    fn slot(&mut self, timer: Timer) -> &mut Option<Timestamp> {
+        &mut self.0[Self::index(timer)]
+    }
+
+    fn index(timer: Timer) -> usize {
+        match timer {
+            Timer::Connect => 0,
+            Timer::Welcome => 1,
+            Timer::Silence => 2,
+            Timer::Stale => 3,
+            Timer::Behind => 4,
+            Timer::Status => 5,
+        }
+    }
+}

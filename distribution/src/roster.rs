@@ -1,0 +1,138 @@
+//! What the master knows of each node, connected or not; it sends nothing.
+
+use std::collections::BTreeMap;
+
+use locus_proto::{
+    BootId, Level, NodeId, NodeName, NodeStatus, ReloadReason, Timestamp, v1::Hello,
+};
+use serde::Serialize;
+
+use crate::Sending;
+
+/// Most nodes remembered; above it the one that has been away longest is forgotten.
+///
+/// Twice [`crate::PEERS_MAX`]: every connected node fits, and as many that are away.
+pub const ROSTER_MAX: usize = 2048;
+
+/// One node as the master knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RosterEntry {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Where its connection came from.
+    pub address: String,
+    /// SIP URI at which other nodes reach it, or empty.
+    pub sip: String,
+    /// Life of its agent.
+    pub boot: BootId,
+    /// Whether its connection is open.
+    pub connected: bool,
+    /// What is being sent to it; the last state before it went, if it is not connected.
+    pub sending: Sending,
+    /// When it was last heard.
+    pub heard_at: Timestamp,
+    /// Its last report.
+    pub status: Option<NodeStatus>,
+    /// Levels between its last report and the head of the log; `None` before its first report.
+    pub levels_behind: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: RosterEntry,
+    /// Why its next greeting must end in a reload, whatever it presents.
+    reload_next: Option<ReloadReason>,
+}
+
+/// All nodes that ever greeted, at most [`ROSTER_MAX`].
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+impl Roster {
+    /// Enters a node that greets; returns whether another one had to be forgotten for it.
+    pub(crate) fn handle_hello(&mut self, now: Timestamp, hello: &Hello, address: &str) -> bool {
+        let known = self.nodes.remove(&hello.node);
+        let forgot = self.nodes.len() >= ROSTER_MAX && self.forget_one();
+        let (status, reload_next) = match known {
+            Some(known) => (known.entry.status, known.reload_next),
+            None => (None, None),
+        };
+        let entry = RosterEntry {
+            node: hello.node,
+            name: hello.name.clone(),
+            address: address.to_owned(),
+            sip: hello.sip.clone(),
+            boot: hello.boot,
+            connected: true,
+            sending: Sending::Greeting,
+            heard_at: now,
+            status,
+            levels_behind: None,
+        };
+        self.nodes.insert(hello.node, Known { entry, reload_next });
+        forgot
+    }
+
+    pub(crate) fn handle_status(&mut self, now: Timestamp, node: NodeId, status: NodeStatus) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.entry.heard_at = now;
+            known.entry.status = Some(status);
+        }
+    }
+
+    pub(crate) fn handle_gone(&mut self, node: NodeId, sending: Sending) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.entry.connected = false;
+            known.entry.sending = sending;
+        }
+    }
+
+    /// Demands a reload at the node's next greeting; returns whether it is known.
+    pub(crate) fn demand_reload(&mut self, node: NodeId, reason: ReloadReason) -> bool {
+        let known = self.nodes.get_mut(&node);
+        known.is_some_and(|known| {
+            known.reload_next = Some(reason);
+            true
+        })
+    }
+
+    /// Returns the reason if the node must reload.
+    pub(crate) fn demand(&self, node: NodeId) -> Option<ReloadReason> {
+        self.nodes.get(&node)?.reload_next
+    }
+
+    /// Forgets the demand: the whole table was sent.
+    pub(crate) fn fulfil_demand(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.reload_next = None;
+        }
+    }
+
+    /// Returns all entries for a log that ends at `head`; `sending` tells of the connected ones.
+    pub(crate) fn entries(
+        &self,
+        head: Level,
+        sending: impl Fn(NodeId) -> Option<Sending>,
+    ) -> Vec<RosterEntry> {
+        let entry = |known: &Known| RosterEntry {
+            sending: sending(known.entry.node).unwrap_or(known.entry.sending),
+            levels_behind: (known.entry.status.as_ref())
+                .map(|status| head.since(status.position.level)),
+            ..known.entry.clone()
+        };
+        self.nodes.values().map(entry).collect()
+    }
+
+    fn forget_one(&mut self) -> bool {
+        let away = self.nodes.values().filter(|known| !known.entry.connected);
+        let longest = away.min_by_key(|known| known.entry.heard_at);
+        let Some(node) = longest.map(|known| known.entry.node) else {
+            return false;
+        };
+        self.nodes.remove(&node).is_some()
+    }
+}

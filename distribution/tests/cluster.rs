@@ -1,0 +1,14 @@
+//! Masters and nodes in virtual time: transcripts to read, and a seeded simulation.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed step fails the test, and its seed must be seen"
+)]
+
+mod machines;
+mod model;
+mod simulation;
+mod transcripts;
+mod words;
+mod world;

@@ -1,0 +1,81 @@
+//! What runs in the world: masters and nodes, and chance; nothing here moves.
+
+use std::collections::{HashMap, VecDeque};
+
+use locus_distribution::{Failure, Peer, Receiver, Sender};
+use locus_proto::{Change, ChangeOp, Key, MasterTime, NodeId, Timestamp};
+
+use crate::model::{Log, Op, Table};
+
+/// SplitMix64: the same numbers from the same seed on every machine.
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Returns a number below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(limit).unwrap()).unwrap()
+    }
+
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// A machine with the service. Its log survives the process.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(crate) name: String,
+    pub(crate) log: Log,
+    pub(crate) sender: Option<Sender>,
+    pub(crate) time: MasterTime,
+    pub(crate) clock_runs: bool,
+    pub(crate) reload_above: Option<u64>,
+    pub(crate) window_bytes: usize,
+    pub(crate) part_records: usize,
+    /// Writes that happen once so many parts of a snapshot were read.
+    pub(crate) during_snapshot: VecDeque<(usize, Vec<Op>)>,
+    pub(crate) time_at: Timestamp,
+    pub(crate) parts_read: usize,
+    pub(crate) cursors: HashMap<Peer, Key>,
+}
+
+/// A machine with an agent. Its table survives the process unless a test takes it away.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) id: NodeId,
+    pub(crate) receiver: Option<Receiver>,
+    pub(crate) table: Option<Table>,
+    pub(crate) cluster: String,
+    pub(crate) dials: usize,
+    /// The next load ends in this.
+    pub(crate) load_fails: Option<Failure>,
+    /// Its next connection takes so many messages, then nothing.
+    pub(crate) takes: Option<usize>,
+    pub(crate) loading: Option<Table>,
+    pub(crate) link: Option<usize>,
+    pub(crate) boot: u64,
+}
+
+impl Node {
+    /// Changes one record without a word, root included: the agent finds it when it starts again.
+    pub(crate) fn rot(&mut self) {
+        let table = self.table.as_mut().unwrap();
+        let (key, (level, _)) = table.records.first_key_value().unwrap();
+        let change = Change {
+            key: key.clone(),
+            level: *level,
+            op: ChangeOp::Put(b"rotten".to_vec()),
+        };
+        table.load(&[change]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Messages and events as sentences, for transcripts and for a failed simulation's last words.
+
+use locus_distribution::{CloseReason, SenderEvent};
+use locus_proto::{FrameKind, Message, v1::Plan};
+
+/// Returns the message as a sentence; `None` for what comes each second and says nothing new.
+pub(crate) fn message(message: &Message) -> Option<String> {
+    Some(match message {
+        Message::Hello(hello) => match hello.position {
+            Some(position) => format!("hello, I am at {position}"),
+            None => "hello, I present no table".into(),
+        },
+        Message::Welcome(welcome) => {
+            let plan = match welcome.plan {
+                Plan::Continue => "what you lack follows".into(),
+                Plan::Reload(reason) => format!("the whole table follows: {reason}"),
+            };
+            format!("welcome, the log ends at {}; {plan}", welcome.head)
+        }
+        Message::Rejection(rejection) => format!("go away: {}", rejection.reason),
+        Message::Frame(frame) => match frame.header.kind {
+            FrameKind::Epoch => {
+                format!(
+                    "epoch {} begins at level {}",
+                    frame.header.epoch, frame.header.from
+                )
+            }
+            FrameKind::Changes => format!("changes {} to {}", frame.header.from, frame.header.to),
+        },
+        Message::SnapshotBegin(begin) => format!(
+            "snapshot begins at level {}, {} records",
+            begin.position.level, begin.records
+        ),
+        Message::SnapshotPart(part) => {
+            let record = |r: &locus_proto::Change| format!("{}@{}", key(&r.key), r.level);
+            let records: Vec<String> = part.records.iter().map(record).collect();
+            format!("records {}", shorten(&records))
+        }
+        Message::SnapshotEnd(end) => format!("snapshot ends at level {}", end.level),
+        Message::Heartbeat(_) | Message::Status(_) => return None,
+        Message::Register { .. } => "register".into(),
+        Message::Registered { .. } => "registered".into(),
+    })
+}
+
+/// Returns the name in the key of an address-of-record.
+pub(crate) fn key(key: &locus_proto::Key) -> String {
+    String::from_utf8_lossy(&key.as_bytes()[1..]).into_owned()
+}
+
+/// Returns a list that a reader can take in at a glance.
+pub(crate) fn shorten(items: &[String]) -> String {
+    match items {
+        [first, .., last] if items.len() > 4 => format!("{first} … {last} ({})", items.len()),
+        _ => items.join(" "),
+    }
+}
+
+/// Returns what the master's side does, where people see it.
+pub(crate) fn event(event: &SenderEvent) -> Option<String> {
+    match event {
+        SenderEvent::ReadLog { .. }
+        | SenderEvent::ReadTable { .. }
+        | SenderEvent::NodeUp { .. }
+        | SenderEvent::NodeDown {
+            reason: CloseReason::Lost,
+            ..
+        } => None,
+        SenderEvent::Close { reason, .. } => Some(format!("closes: {reason}")),
+        SenderEvent::NodeDown { .. } => None,
+    }
+}
