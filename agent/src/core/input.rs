@@ -1,0 +1,148 @@
+//! What goes into the core and what comes out of it; serialisable where it goes in, so that it replays.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use locus_distribution::{Failure, Recalled, ReceiverConfig, Standing};
+use locus_proto::v1::SnapshotBegin;
+use locus_proto::{AddressOfRecord, AorRecord, Change, Frame, Message, Position, Registration};
+use serde::{Deserialize, Serialize};
+
+/// Number of a connection to a master, or of the attempt at one; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Connection(pub u64);
+
+/// Where a worker waits for the answer to its registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Client {
+    /// A socket with a file.
+    Path(PathBuf),
+    /// A socket in the abstract name space, as a worker's is.
+    Abstract(Vec<u8>),
+}
+
+/// What a core is told once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Who this node is.
+    pub node: ReceiverConfig,
+    /// Addresses of locsvc, at least one.
+    pub masters: Vec<SocketAddr>,
+    /// Longest wait for the answer to a registration.
+    pub save_timeout: Duration,
+    /// Longest grace of a binding while the master is out of reach.
+    pub max_grace: Duration,
+    /// Where the table stands that was found.
+    pub standing: Option<Standing>,
+    /// What was known of the master's clock.
+    pub recalled: Option<Recalled>,
+    /// Makes the jitter differ between nodes and lives.
+    pub seed: u64,
+}
+
+/// Everything that can happen to a core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// The connection asked for stands.
+    Connected {
+        /// Which.
+        connection: Connection,
+    },
+    /// A message of the master.
+    Received {
+        /// Over which connection.
+        connection: Connection,
+        /// The message.
+        message: Message,
+    },
+    /// The connection asked for came to nothing, or has ended.
+    Closed {
+        /// Which.
+        connection: Connection,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A worker hands in a registration.
+    Registration {
+        /// Who waits for the answer.
+        client: Client,
+        /// The worker's number for it.
+        ticket: u64,
+        /// What is asked.
+        registration: Registration,
+    },
+    /// Answer to [`Order::Apply`].
+    Applied(Result<Standing, Failure>),
+    /// Answer to [`Order::FinishLoad`], or a failure at any earlier point of the load.
+    Loaded(Result<Standing, Failure>),
+    /// Answer to [`Order::Find`].
+    Found {
+        /// The ticket of the order.
+        ticket: u64,
+        /// What the table holds, if it can be read.
+        record: Option<AorRecord>,
+    },
+    /// [`super::Core::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What the edges have to do; those that name an answer are answered before the next input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Connect; answered by [`Input::Connected`] or [`Input::Closed`], sometime.
+    Connect {
+        /// Number of the attempt.
+        connection: Connection,
+        /// Where to.
+        master: SocketAddr,
+    },
+    /// Close the connection; no answer is needed.
+    Disconnect {
+        /// Which.
+        connection: Connection,
+    },
+    /// Apply a frame to the table; answered by [`Input::Applied`].
+    Apply(Frame),
+    /// Make an empty table beside the one that answers.
+    BeginLoad {
+        /// Secret of the cluster's tables.
+        table_key: [u8; 16],
+        /// What was announced.
+        begin: SnapshotBegin,
+    },
+    /// Put records into the new table.
+    LoadRecords(Vec<Change>),
+    /// Apply a frame to the new table.
+    LoadFrame(Frame),
+    /// Let the new table answer, if it has this content; answered by [`Input::Loaded`].
+    FinishLoad(Position),
+    /// Drop the new table.
+    AbortLoad,
+    /// Look an address-of-record up in the table; answered by [`Input::Found`].
+    Find {
+        /// Number of the registration that needs it.
+        ticket: u64,
+        /// The address-of-record.
+        aor: AddressOfRecord,
+    },
+}
+
+/// A message and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transmit {
+    /// To the master.
+    Master {
+        /// Over which connection.
+        connection: Connection,
+        /// The message.
+        message: Message,
+    },
+    /// To a worker.
+    Client {
+        /// Which.
+        client: Client,
+        /// The message.
+        message: Message,
+    },
+}

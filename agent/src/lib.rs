@@ -1,0 +1,33 @@
+//! The node daemon: follows the master, owns the node's table, hands registrations on.
+//!
+//! It refuses to know Kamailio's C, storage engines and other nodes' tables. If it dies, Kamailio goes on
+//! answering from the table as it is.
+//!
+//! * [`Config`]: what `agent.toml` says;
+//! * [`Core`]: decides, without I/O; [`replay`] feeds it a recording;
+//! * [`MappedFolder`]: the table's files, mapped;
+//! * [`run`]: all of it, until SIGTERM.
+
+mod clock;
+mod config;
+mod core;
+mod edge;
+mod event;
+mod node;
+mod outage;
+mod random;
+mod record;
+
+pub use config::{Config, ConfigError, MASTERS_MAX, RECORDS_MAX, SOCKET_PATH_BYTES_MAX};
+pub use core::{
+    Client, Connection, Core, Input, Order, PENDING_MAX, RegistrationCounters, SAID_MAX,
+    SILENCE_MAX, Start, Summary, Transmit,
+};
+pub use edge::{
+    BindSocketError, CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, INPUTS_MAX, LockFolderError,
+    MappedFolder, Mapping, OUTGOING_MAX, PULSE_EVERY, RunError, WRITE_TIMEOUT, run,
+};
+pub use event::{COMPLAINT_EVERY, Event};
+pub use node::OpenNodeError;
+pub use outage::{CONFIRMED_S_MAX, CONFIRMED_S_MIN};
+pub use record::{Recorder, ReplayError, replay};

@@ -1,0 +1,8 @@
+//! The whole agent as a process, between a hand-written master and a worker's socket; needs /dev/shm.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![expect(clippy::panic, reason = "a failed step fails the test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the agent's log")]
+
+mod faults;
+mod story;
+mod support;
