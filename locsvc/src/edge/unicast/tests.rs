@@ -1,0 +1,131 @@
+//! Connections over loopback: order, ends, what is written before a close, a node that takes nothing.
+
+use locus_proto::{Message, v1::Rejection};
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Bench {
+    unicast: Unicast,
+    arrivals: Receiver<Arrival>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (inbox, arrivals) = bounded(64);
+        let listen = ([127, 0, 0, 1], 0).into();
+        let unicast = Unicast::start(listen, inbox, Clock::start()).unwrap();
+        Self { unicast, arrivals }
+    }
+
+    fn connect(&self) -> (TcpStream, Peer) {
+        let stream = TcpStream::connect(self.unicast.address()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let Input::Connected { peer, address } = self.next() else {
+            panic!("connected");
+        };
+        assert_eq!(address, stream.local_addr().unwrap().to_string());
+        (stream, peer)
+    }
+
+    fn next(&self) -> Input {
+        let Ok(Arrival::Input(input)) = self.arrivals.recv_timeout(DEADLINE) else {
+            panic!("an input");
+        };
+        input
+    }
+}
+
+fn message(number: usize) -> Message {
+    let reason = number.to_string();
+    Message::Rejection(Rejection { reason })
+}
+
+fn transmit(peer: Peer, bytes: Vec<u8>, counted: bool) -> Transmit {
+    let bytes = bytes.into();
+    Transmit {
+        peer,
+        bytes,
+        counted,
+    }
+}
+
+#[test]
+fn messages_come_in_order_and_the_end_behind_them() {
+    let bench = Bench::new();
+    let (mut stream, peer) = bench.connect();
+    let bytes: Vec<u8> = (0..100)
+        .flat_map(|number| message(number).to_bytes())
+        .collect();
+    for part in bytes.chunks(7) {
+        stream.write_all(part).unwrap();
+    }
+    for number in 0..100 {
+        let message = Box::new(message(number));
+        assert_eq!(bench.next(), Input::Message { peer, message });
+    }
+    drop(stream);
+    assert_eq!(bench.next(), Input::Closed { peer });
+}
+
+#[test]
+fn what_was_queued_is_written_before_the_close() {
+    let bench = Bench::new();
+    let (mut stream, peer) = bench.connect();
+    let counted = message(1).to_bytes();
+    bench
+        .unicast
+        .transmit(transmit(peer, counted.clone(), true));
+    let last = message(2).to_bytes();
+    bench.unicast.transmit(transmit(peer, last.clone(), false));
+    bench.unicast.close(peer);
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert_eq!(received, [counted.clone(), last].concat());
+    let bytes = counted.len();
+    assert_eq!(bench.next(), Input::Sent { peer, bytes });
+    assert_eq!(bench.next(), Input::Closed { peer });
+    // To whom nobody listens nothing is sent.
+    bench.unicast.transmit(transmit(peer, vec![0], true));
+}
+
+#[test]
+fn a_node_that_takes_nothing_is_dropped() {
+    let bench = Bench::new();
+    let (stream, peer) = bench.connect();
+    let bytes: Arc<[u8]> = vec![0; 64 * 1024].into();
+    // More than the sockets' buffers and the queue hold.
+    for _ in 0..QUEUE_MAX + 1024 {
+        let bytes = Arc::clone(&bytes);
+        bench.unicast.transmit(Transmit {
+            peer,
+            bytes,
+            counted: false,
+        });
+    }
+    assert_eq!(bench.next(), Input::Closed { peer });
+    drop(stream);
+}
+
+#[test]
+fn bytes_that_are_no_message_are_counted_and_end_the_connection() {
+    let bench = Bench::new();
+    let mut unknown_version = message(1).to_bytes();
+    unknown_version[4] = 2;
+    for (number, bytes) in (1..).zip([b"nonsense, twelve".to_vec(), unknown_version]) {
+        let (mut stream, peer) = bench.connect();
+        stream.write_all(&bytes).unwrap();
+        assert_eq!(bench.next(), Input::Closed { peer });
+        assert_eq!(bench.unicast.refused_total(), number);
+    }
+}
+
+#[test]
+fn nobody_is_accepted_after_the_stop() {
+    let Bench { unicast, arrivals } = Bench::new();
+    let address = unicast.address();
+    unicast.stop();
+    assert!(TcpStream::connect(address).is_err());
+    assert!(arrivals.try_recv().is_err());
+}

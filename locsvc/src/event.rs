@@ -1,0 +1,344 @@
+//! Every line that the service can log: a closed vocabulary, written in one place. It decides nothing.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use locus_distribution::CloseReason;
+use locus_proto::v1::Plan;
+use locus_proto::{NodeId, NodeName, Position, Timestamp};
+
+use crate::log::TornTail;
+
+/// Something that an operator should be able to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the text of each stands in Display")]
+pub enum Event {
+    Started {
+        version: &'static str,
+        data: PathBuf,
+        position: Position,
+        records: u64,
+        distribution: SocketAddr,
+        api: SocketAddr,
+    },
+    Insecure {
+        section: &'static str,
+        listen: SocketAddr,
+    },
+    Recording {
+        path: PathBuf,
+    },
+    RecordFailed {
+        path: PathBuf,
+        reason: String,
+    },
+    Recovered {
+        entries: u64,
+        bytes: u64,
+    },
+    TornTailCut(TornTail),
+    Resumed {
+        outage: Duration,
+        hold: Duration,
+    },
+    EpochOpened(Position),
+    BatchRefused {
+        reason: String,
+        requests: usize,
+        suppressed: u64,
+    },
+    TableFull {
+        records: u64,
+        suppressed: u64,
+    },
+    TableInconsistent {
+        reason: String,
+        suppressed: u64,
+    },
+    AliveFailed {
+        reason: String,
+        suppressed: u64,
+    },
+    LogUnreadable {
+        reason: String,
+        suppressed: u64,
+    },
+    NodeUp {
+        node: NodeId,
+        name: NodeName,
+        address: String,
+        plan: Plan,
+    },
+    NodeDown {
+        node: NodeId,
+        name: NodeName,
+        reason: CloseReason,
+    },
+    NodesSuppressed {
+        suppressed: u64,
+    },
+    PeerRefused {
+        address: String,
+        reason: String,
+        suppressed: u64,
+    },
+    AcceptFailed {
+        reason: String,
+        suppressed: u64,
+    },
+    Stopping,
+    Stopped(Position),
+    Failed {
+        reason: String,
+    },
+}
+
+impl Event {
+    fn level(&self) -> tracing::Level {
+        match self {
+            Self::Started { .. }
+            | Self::Recording { .. }
+            | Self::Recovered { .. }
+            | Self::Resumed { .. }
+            | Self::EpochOpened(_)
+            | Self::NodeUp { .. }
+            | Self::Stopping
+            | Self::Stopped(_) => tracing::Level::INFO,
+            Self::Insecure { .. }
+            | Self::TornTailCut(_)
+            | Self::TableFull { .. }
+            | Self::AliveFailed { .. }
+            | Self::NodeDown { .. }
+            | Self::NodesSuppressed { .. }
+            | Self::PeerRefused { .. }
+            | Self::AcceptFailed { .. } => tracing::Level::WARN,
+            Self::RecordFailed { .. }
+            | Self::BatchRefused { .. }
+            | Self::TableInconsistent { .. }
+            | Self::LogUnreadable { .. }
+            | Self::Failed { .. } => tracing::Level::ERROR,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started {
+                version,
+                data,
+                position,
+                records,
+                distribution,
+                api,
+            } => {
+                let data = data.display();
+                write!(
+                    f,
+                    "locsvc {version} started: data {data}, {position}, {records} records, "
+                )?;
+                write!(f, "distribution on {distribution}, api on {api}")
+            }
+            Self::Insecure { section, listen } => write!(
+                f,
+                "INSECURE: {section} listens on {listen} and NOBODY IS AUTHENTICATED there: whoever \
+                 reaches it reads and changes every subscriber's location"
+            ),
+            Self::Recording { path } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "every input is recorded in {path}, which grows without bound and holds the subscribers' data"
+                )
+            }
+            Self::RecordFailed { path, reason } => {
+                write!(
+                    f,
+                    "recording ended, {} cannot be written: {reason}",
+                    path.display()
+                )
+            }
+            Self::Recovered { entries, bytes } => {
+                write!(f, "read {entries} entries of the log, {bytes} bytes")
+            }
+            Self::TornTailCut(torn) => {
+                let TornTail {
+                    file,
+                    offset,
+                    bytes,
+                    reason,
+                } = torn;
+                write!(
+                    f,
+                    "cut {bytes} bytes off {file} at byte {offset}: a batch that was being "
+                )?;
+                write!(
+                    f,
+                    "written when the service died and that nobody was told of ({reason})"
+                )
+            }
+            Self::Resumed { outage, hold } => {
+                let (outage, hold) = (outage.as_secs(), hold.as_secs());
+                write!(
+                    f,
+                    "down for {outage} s, which ages no binding; service time stands still for {hold} s more"
+                )
+            }
+            Self::EpochOpened(position) => write!(f, "opened a new epoch: {position}"),
+            Self::BatchRefused {
+                reason,
+                requests,
+                suppressed,
+            } => {
+                write!(
+                    f,
+                    "{requests} requests refused, nothing was changed: {reason}"
+                )?;
+                and_more(f, *suppressed)
+            }
+            Self::TableFull {
+                records,
+                suppressed,
+            } => {
+                write!(
+                    f,
+                    "request refused, the table is full at {records} records: raise records_max and restart"
+                )?;
+                and_more(f, *suppressed)
+            }
+            Self::TableInconsistent { reason, suppressed } => {
+                write!(
+                    f,
+                    "the table contradicts itself ({reason}): restart the service, it is made anew from the log"
+                )?;
+                and_more(f, *suppressed)
+            }
+            Self::AliveFailed { reason, suppressed } => {
+                write!(f, "cannot write the file alive: {reason}")?;
+                and_more(f, *suppressed)
+            }
+            Self::LogUnreadable { reason, suppressed } => {
+                write!(f, "cannot bring a node up to date: {reason}")?;
+                and_more(f, *suppressed)
+            }
+            Self::NodeUp {
+                node,
+                name,
+                address,
+                plan,
+            } => {
+                write!(f, "node {node} ({name}) from {address}: ")?;
+                match plan {
+                    Plan::Continue => f.write_str("goes on with the log"),
+                    Plan::Reload(reason) => write!(f, "loads the whole table: {reason}"),
+                }
+            }
+            Self::NodeDown { node, name, reason } => {
+                write!(f, "node {node} ({name}) is gone: {reason}")
+            }
+            Self::NodesSuppressed { suppressed } => {
+                write!(
+                    f,
+                    "nodes came and went {suppressed} more times in the last seconds"
+                )
+            }
+            Self::PeerRefused {
+                address,
+                reason,
+                suppressed,
+            } => {
+                write!(f, "connection from {address} closed: {reason}")?;
+                and_more(f, *suppressed)
+            }
+            Self::AcceptFailed { reason, suppressed } => {
+                write!(f, "cannot accept a connection: {reason}")?;
+                and_more(f, *suppressed)
+            }
+            Self::Stopping => f.write_str("stopping: no more requests are taken"),
+            Self::Stopped(position) => write!(f, "stopped at {position}"),
+            Self::Failed { reason } => write!(f, "stopped by a fault: {reason}"),
+        }
+    }
+}
+
+fn and_more(f: &mut fmt::Formatter<'_>, suppressed: u64) -> fmt::Result {
+    match suppressed {
+        0 => Ok(()),
+        more => write!(f, " (and {more} more like it)"),
+    }
+}
+
+/// Writes `event` to the log: the only place from which it is written.
+pub fn emit(event: &Event) {
+    let level = event.level();
+    if level == tracing::Level::ERROR {
+        tracing::error!("{event}");
+    } else if level == tracing::Level::WARN {
+        tracing::warn!("{event}");
+    } else {
+        tracing::info!("{event}");
+    }
+}
+
+/// Lets some lines a second through and counts the others: a peer must not be able to fill the disk.
+#[derive(Debug)]
+pub struct Limiter {
+    lines_max: u32,
+    since: Option<Timestamp>,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl Default for Limiter {
+    /// One line a second.
+    fn default() -> Self {
+        Self::per_second(1)
+    }
+}
+
+impl Limiter {
+    /// Returns a limiter that lets `lines_max` lines a second through.
+    pub fn per_second(lines_max: u32) -> Self {
+        Self {
+            lines_max,
+            since: None,
+            lines: 0,
+            suppressed: 0,
+        }
+    }
+
+    /// Returns how many were suppressed since the last line, if one may be said at `now`.
+    pub fn permit(&mut self, now: Timestamp) -> Option<u64> {
+        let too_soon = |since| now.since(since) < Duration::from_secs(1);
+        if !self.since.is_some_and(too_soon) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines >= self.lines_max {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_and_the_number_of_the_others() {
+        let mut limiter = Limiter::default();
+        let at = |ms| Timestamp::default().plus(Duration::from_millis(ms));
+        assert_eq!(limiter.permit(at(0)), Some(0));
+        assert_eq!(limiter.permit(at(1)), None);
+        assert_eq!(limiter.permit(at(999)), None);
+        assert_eq!(limiter.permit(at(1000)), Some(2));
+        assert_eq!(limiter.permit(at(5000)), Some(0));
+        let mut limiter = Limiter::per_second(2);
+        let permits = [0, 1, 2, 3, 1000].map(|ms| limiter.permit(at(ms)));
+        assert_eq!(permits, [Some(0), Some(0), None, None, Some(2)]);
+    }
+}
