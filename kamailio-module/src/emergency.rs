@@ -1,0 +1,106 @@
+//! Emergency calls: answered from the local file, before and without the table (rules 4.7).
+//!
+//! It knows which URI names an emergency; it never refuses anything.
+
+use std::ffi::CStr;
+
+use locus_ffi::{Code, Function, Message, Target, Uri};
+use locus_plugin::EmergencySet;
+
+use crate::convert::CanonicalAor;
+use crate::counters;
+use crate::functions;
+use crate::state::{self, Locus};
+
+/// `locus_emergency()`.
+#[derive(Debug)]
+pub(crate) struct Emergency;
+
+impl Function for Emergency {
+    const NAME: &'static CStr = c"locus_emergency";
+
+    fn run(message: &mut Message<'_>) -> Code {
+        let Some(locus) = state::locus() else {
+            return Code::INTERNAL;
+        };
+        let Some(uri) = message.request_uri() else {
+            return Code::INTERNAL;
+        };
+        match target(&locus.emergency, uri) {
+            Some(target) => send(message, target),
+            None => functions::ABSENT,
+        }
+    }
+}
+
+/// Sends the request on when `uri` names an emergency; `None` when it does not.
+pub(crate) fn answer(locus: &Locus, message: &mut Message<'_>, uri: &[u8]) -> Option<Code> {
+    target(&locus.emergency, uri).map(|target| send(message, target))
+}
+
+/// Sends the request on when `user`, the user part of a URI, is an emergency number.
+pub(crate) fn answer_number(locus: &Locus, message: &mut Message<'_>, user: &str) -> Option<Code> {
+    locus
+        .emergency
+        .number(user)
+        .map(|target| send(message, target))
+}
+
+fn send(message: &mut Message<'_>, target: &str) -> Code {
+    if message.set_target(&Target::uri(target.as_bytes())).is_err() {
+        counters::FAILED.increment();
+        return Code::INTERNAL;
+    }
+    counters::EMERGENCY.increment();
+    functions::FOUND
+}
+
+fn target<'s>(set: &'s EmergencySet, uri: &[u8]) -> Option<&'s str> {
+    if set.is_empty() {
+        return None;
+    }
+    if is_urn(uri) {
+        return service(set, uri);
+    }
+    let user = Uri::parse(uri).filter(|uri| uri.is_sip)?.user;
+    let user = CanonicalAor::new(user, &[], false).ok()?;
+    set.number(number_part(user.as_str()))
+}
+
+fn is_urn(uri: &[u8]) -> bool {
+    uri.get(..4)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"urn:"))
+}
+
+fn service<'s>(set: &'s EmergencySet, urn: &[u8]) -> Option<&'s str> {
+    std::str::from_utf8(urn).ok().and_then(|urn| set.urn(urn))
+}
+
+/// Returns a user part without the parameters that RFC 3966 lets a number carry.
+pub(crate) fn number_part(user: &str) -> &str {
+    user.split(';').next().unwrap_or(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_found_by_their_urn_and_numbers_without_parameters() {
+        let set = EmergencySet::parse("112 sip:112@psap\nurn:service:sos sip:sos@psap\n").unwrap();
+        for (uri, expected) in [
+            ("urn:service:sos.fire", Some("sip:sos@psap")),
+            ("URN:service:SOS", Some("sip:sos@psap")),
+            ("urn:service:counseling", None),
+        ] {
+            assert!(is_urn(uri.as_bytes()));
+            assert_eq!(service(&set, uri.as_bytes()), expected, "{uri}");
+        }
+        assert!(!is_urn(b"sip:112@example.net") && !is_urn(b"urn"));
+        assert_eq!(service(&set, b"urn:service:\xff"), None);
+        assert_eq!(
+            set.number(number_part("112;phone-context=+49")),
+            Some("sip:112@psap")
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! `locus_route()`: the route of a number becomes the request's destinations.
+//!
+//! The longest prefix is found by `locus-plugin`; this writes the gateways' URIs, with the number as the route
+//! rewrites it.
+
+use std::ffi::CStr;
+
+use locus_ffi::{Code, Function, Message, TEXT_MAX, Target, TextFunction, Uri};
+use locus_plugin::{NUMBER_BYTES_MAX, RouteAnswer, Routed};
+use locus_proto::{Digits, URI_BYTES_MAX};
+
+use crate::convert::CanonicalAor;
+use crate::counters;
+use crate::emergency::{self, number_part};
+use crate::functions;
+use crate::lookup::{failed, unavailable};
+use crate::state::{self, Locus};
+
+/// q of the best target; each further one has a little less, so that a script can try them in order.
+const Q_BEST: u16 = 1000;
+const Q_STEP: u16 = 10;
+/// Longest URI that can come out: a target's, a `+`, the number and `@`.
+const GATEWAY_BYTES_MAX: usize = URI_BYTES_MAX + NUMBER_BYTES_MAX + 2;
+
+/// `locus_route()`, of the Request-URI's user.
+#[derive(Debug)]
+pub(crate) struct Route;
+
+impl Function for Route {
+    const NAME: &'static CStr = c"locus_route";
+
+    fn run(message: &mut Message<'_>) -> Code {
+        let Some(locus) = state::locus() else {
+            return Code::INTERNAL;
+        };
+        let mut buffer = [0; TEXT_MAX];
+        let Some(uri) = message.copy_request_uri(&mut buffer) else {
+            return failed();
+        };
+        match Uri::parse(uri).filter(|uri| uri.is_sip) {
+            Some(uri) => route(locus, message, uri.user),
+            None => failed(),
+        }
+    }
+}
+
+/// `locus_route(number)`.
+#[derive(Debug)]
+pub(crate) struct RouteNumber;
+
+impl TextFunction for RouteNumber {
+    const NAME: &'static CStr = c"locus_route";
+
+    fn run(message: &mut Message<'_>, number: &[u8]) -> Code {
+        state::locus().map_or(Code::INTERNAL, |locus| route(locus, message, number))
+    }
+}
+
+fn route(locus: &Locus, message: &mut Message<'_>, user: &[u8]) -> Code {
+    let Ok(user) = CanonicalAor::new(user, &[], false) else {
+        return failed();
+    };
+    let user = number_part(user.as_str());
+    if let Some(code) = emergency::answer_number(locus, message, user) {
+        return code;
+    }
+    // A name is no failure: scripts ask for a number when no subscriber has been found.
+    let Ok(digits) = Digits::parse(user) else {
+        return Code::INTERNAL;
+    };
+    let code = state::with_worker(|worker| match worker.table.route(digits) {
+        RouteAnswer::Found(routed) => apply(message, user, digits, &routed),
+        RouteAnswer::Absent => {
+            counters::UNROUTED.increment();
+            functions::ABSENT
+        }
+        RouteAnswer::Unavailable(unready) => unavailable(unready),
+    });
+    code.unwrap_or(Code::INTERNAL)
+}
+
+fn apply(message: &mut Message<'_>, user: &str, digits: Digits, routed: &Routed<'_>) -> Code {
+    let number = routed.number.as_str();
+    let plus = keeps_plus(user, digits, number);
+    let mut targets = 0_u16;
+    for target in routed.targets.clone() {
+        let mut buffer = [0; GATEWAY_BYTES_MAX];
+        let Some(uri) = target
+            .ok()
+            .and_then(|target| gateway(&mut buffer, target.uri, plus, number))
+        else {
+            counters::BRANCHES_LOST.increment();
+            continue;
+        };
+        let q = Q_BEST.saturating_sub(Q_STEP.saturating_mul(targets));
+        let target = Target {
+            q: Some(q),
+            ..Target::uri(uri)
+        };
+        let set = if targets == 0 {
+            message.set_target(&target)
+        } else {
+            message.add_branch(&target)
+        };
+        match set {
+            Ok(()) => targets = targets.saturating_add(1),
+            Err(_) => counters::BRANCHES_LOST.increment(),
+        }
+    }
+    if targets == 0 {
+        return failed();
+    }
+    counters::ROUTED.increment();
+    functions::FOUND
+}
+
+/// Whether the `+` of an international number is still true of what is sent: nothing was rewritten.
+fn keeps_plus(user: &str, digits: Digits, number: &str) -> bool {
+    let unchanged = digits
+        .iter()
+        .map(|digit| digit.saturating_add(b'0'))
+        .eq(number.bytes());
+    user.starts_with('+') && unchanged
+}
+
+/// Writes the gateway's URI with the number as its user; a URI that has a user of its own stays as it is.
+fn gateway<'b>(buffer: &'b mut [u8], uri: &str, plus: bool, number: &str) -> Option<&'b [u8]> {
+    let (scheme, rest) = uri.split_once(':')?;
+    let address = rest.split(['?', ';']).next().unwrap_or(rest);
+    let has_user = rest.contains('@') && (address.contains('@') || !rest.starts_with(address));
+    let own = [uri, "", "", "", "", ""];
+    let plus = if plus { "+" } else { "" };
+    let parts = if number.is_empty() || has_user {
+        own
+    } else {
+        [scheme, ":", plus, number, "@", rest]
+    };
+    let mut len = 0_usize;
+    for part in parts {
+        let end = len.checked_add(part.len())?;
+        buffer.get_mut(len..end)?.copy_from_slice(part.as_bytes());
+        len = end;
+    }
+    buffer.get(..len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(uri: &str, plus: bool, number: &str) -> Option<String> {
+        let mut buffer = [0; GATEWAY_BYTES_MAX];
+        gateway(&mut buffer, uri, plus, number).map(|uri| String::from_utf8(uri.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_number_becomes_the_gateways_user() {
+        for (uri, plus, number, expected) in [
+            (
+                "sip:gw1.example.net",
+                false,
+                "4930123",
+                "sip:4930123@gw1.example.net",
+            ),
+            (
+                "sip:gw1.example.net:5070;transport=tcp",
+                true,
+                "4930123",
+                "sip:+4930123@gw1.example.net:5070;transport=tcp",
+            ),
+            ("sips:[2001:db8::1]", false, "1", "sips:1@[2001:db8::1]"),
+            (
+                "sip:own@gw1.example.net",
+                false,
+                "4930123",
+                "sip:own@gw1.example.net",
+            ),
+            ("sip:gw1.example.net", false, "", "sip:gw1.example.net"),
+        ] {
+            assert_eq!(written(uri, plus, number).as_deref(), Some(expected));
+        }
+        assert_eq!(written("gw1.example.net", false, "1"), None);
+        let longest = format!("sip:{}", "g".repeat(URI_BYTES_MAX - 4));
+        assert!(written(&longest, true, &"9".repeat(NUMBER_BYTES_MAX)).is_some());
+    }
+
+    #[test]
+    fn the_plus_stays_while_the_number_does() {
+        let digits = Digits::parse("+49-30").unwrap();
+        assert!(keeps_plus("+49-30", digits, "4930"));
+        assert!(!keeps_plus("49-30", digits, "4930"));
+        assert!(!keeps_plus("+49-30", digits, "030"));
+    }
+}
