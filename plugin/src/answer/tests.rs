@@ -1,3 +1,5 @@
+//! What a node answers: who is eligible, in which order, and when it must not say "absent".
+
 use locus_proto::{
     AddressOfRecord, AorRecord, Binding, Change, ChangeOp, Epoch, Level, MasterTime, Methods,
     NodeId, NodeState, Owner, Position, Q, Route, Target,

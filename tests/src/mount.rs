@@ -1,0 +1,77 @@
+//! Small file systems of their own: a node's table folder, a disk that can be full.
+//! Knows nothing of what is stored in them.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// A tmpfs, unmounted and removed on drop.
+#[derive(Debug)]
+pub struct Tmpfs {
+    path: PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts a tmpfs at `path` (created when absent) with `options` as in `mount -o`.
+    ///
+    /// # Panics
+    /// When the kernel refuses; mounting needs root.
+    pub fn mount(path: &Path, options: &str) -> Self {
+        fs::create_dir_all(path).expect("the mount point can be made");
+        let data = CString::new(options).expect("mount options hold no zero byte");
+        rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID, data.as_c_str())
+            .unwrap_or_else(|error| {
+                panic!("mount tmpfs at {} ({options}): {error}", path.display())
+            });
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills what is left with one file and returns the file's path.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.path.join("filler");
+        let block = vec![0_u8; 4096];
+        let mut file = fs::File::create(&path).expect("the filler can be made");
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
+}
+
+fn unmount(path: &Path) {
+    if let Err(error) = rustix::mount::unmount(path, UnmountFlags::DETACH) {
+        eprintln!("lab: could not unmount {}: {error}", path.display());
+    }
+    // Only the empty mount point is ours to remove; a failure leaves an empty folder.
+    fs::remove_dir(path).ok();
+}
+
+/// Unmounts everything below `root` whose folder name is the pid of a dead process.
+pub(crate) fn sweep(root: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for point in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        let Ok(rest) = Path::new(point).strip_prefix(root) else {
+            continue;
+        };
+        let pid = rest
+            .iter()
+            .next()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !crate::netns::process_lives(pid)) {
+            unmount(Path::new(point));
+        }
+    }
+}
