@@ -10,7 +10,7 @@ set -euo pipefail
 # headers, SIP peers, fault injection, and the tools the lab is made of.
 packages=(
     gcc libc6-dev libclang-dev dpkg-dev ca-certificates
-    kamailio
+    kamailio kamailio-lua-modules
     sip-tester sipsak
     libfaketime nftables
     iproute2 util-linux curl
