@@ -44,7 +44,10 @@ pub struct Config {
     /// SIP URI at which other nodes reach this one, or empty.
     #[serde(default)]
     pub sip: String,
-    /// Longest wait for the answer to a registration, in milliseconds.
+    /// Longest wait for the master's answer to a registration, in milliseconds; then the table decides.
+    ///
+    /// Below `save_timeout_ms` of the module in Kamailio (500 by default): its worker gives up then, and
+    /// what comes later is lost on it. 100 ms between them suffice.
     #[serde(default = "default_save_timeout_ms")]
     pub save_timeout_ms: u32,
     /// Allows addresses beyond loopback although nothing is encrypted or authenticated yet.
@@ -73,7 +76,7 @@ fn default_max_grace_s() -> u32 {
 }
 
 fn default_save_timeout_ms() -> u32 {
-    2000
+    400
 }
 
 /// Why the configuration cannot be used; all for the operator.
@@ -218,7 +221,7 @@ impl Config {
         }
     }
 
-    /// Returns the longest wait for the answer to a registration.
+    /// Returns the longest wait for the master's answer to a registration.
     pub fn save_timeout(&self) -> Duration {
         Duration::from_millis(self.save_timeout_ms.into())
     }
@@ -266,7 +269,7 @@ mod tests {
     fn fills_in_what_is_left_out() {
         let config = parse(LEAST).unwrap();
         assert_eq!(config.socket(), Path::new("/run/locus/default/agent.sock"));
-        assert_eq!(config.save_timeout(), Duration::from_secs(2));
+        assert_eq!(config.save_timeout(), Duration::from_millis(400));
         assert_eq!((config.records_max, config.max_grace_s), (1_000_000, 3600));
         let own = parse(&format!(
             "{LEAST}socket = \"/run/x.sock\"\nsip = \"sip:10.0.0.1:5060\"\n"

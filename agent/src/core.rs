@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use locus_distribution::{Pulse, Receiver, ReceiverCounters, ReceiverEvent};
+use locus_proto::v1::Plan;
 use locus_proto::{
     AddressOfRecord, AorRecord, Level, Message, NodeState, Position, Refusal, RegistrationReply,
     Timestamp,
@@ -57,6 +58,8 @@ pub struct Core {
     /// Index of the master that is tried or followed.
     master: usize,
     welcomed: bool,
+    /// A whole table is to come: what the master stores now becomes visible here only at its end.
+    reloading: bool,
     /// What was said since the table was last at the master's level.
     said: Vec<Event>,
     stale_inputs_total: u64,
@@ -99,6 +102,7 @@ impl Core {
             connection: Connection(0),
             master: 0,
             welcomed: false,
+            reloading: false,
             said: Vec::new(),
             stale_inputs_total: 0,
             silences_total: 0,
@@ -123,8 +127,13 @@ impl Core {
                 message,
             } if self.is_current(connection) => {
                 self.link = Link::Up(now);
+                if let Message::Welcome(welcome) = &message {
+                    self.reloading = welcome.plan != Plan::Continue;
+                }
                 if let Err(error) = self.receiver.handle_message(now, message) {
-                    let (master, reason) = (self.master(), error.to_string());
+                    // The text may be the master's own: it begins no line and moves no cursor.
+                    let reason = error.to_string().replace(char::is_control, " ");
+                    let master = self.master();
                     self.say_once(Event::MasterRefused { master, reason });
                 }
             }
@@ -139,7 +148,8 @@ impl Core {
                 ticket,
                 registration,
             } => {
-                let reachable = self.receiver.welcomed();
+                // A worker is not kept waiting for what it cannot get.
+                let reachable = self.receiver.welcomed() && !self.reloading;
                 let worker = (client, ticket);
                 match self
                     .registrations
@@ -157,7 +167,10 @@ impl Core {
                 }
             }
             Input::Applied(outcome) => self.receiver.handle_applied(now, outcome),
-            Input::Loaded(outcome) => self.receiver.handle_loaded(now, outcome),
+            Input::Loaded(outcome) => {
+                self.reloading = false; // or the connection ends
+                self.receiver.handle_loaded(now, outcome);
+            }
             Input::Found { ticket, record } => self.judge(now, ticket, record.as_ref()),
             Input::Timeout => self.keep_time(now),
         }
@@ -305,8 +318,7 @@ impl Core {
             self.silences_total += 1;
             self.disconnect(now, format!("silent for {} s", SILENCE_MAX.as_secs()));
         }
-        let (refused, unanswered) = self.registrations.expire(now);
-        self.transmits.extend(refused);
+        let unanswered = self.registrations.expire(now);
         self.find(unanswered);
         self.receiver.handle_timeout(now);
     }

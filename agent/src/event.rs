@@ -2,6 +2,7 @@
 //!
 //! It decides nothing and counts nothing.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,11 @@ pub enum Event {
     NotTmpfs {
         /// The folder.
         folder: PathBuf,
+    },
+    /// The folder has no room for a table of the configured size and a reload beside it.
+    SmallFolder {
+        /// What it needs, what it has, what to change.
+        reason: String,
     },
     /// A table that no longer answers could not be removed.
     NotRemoved {
@@ -106,6 +112,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The agent could not start, or a recording could not be replayed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
     /// The agent ends.
     Stopped {
         /// Why.
@@ -155,6 +166,9 @@ impl Event {
                  must not be trusted; mount one there (size=…,huge=advise)",
                 folder.display()
             ),
+            Self::SmallFolder { reason } => {
+                tracing::warn!("the folder is too small for a reload: {reason}");
+            }
             Self::NotRemoved { reason } => {
                 tracing::error!("a table that no longer answers keeps its memory: {reason}");
             }
@@ -183,9 +197,22 @@ impl Event {
             Self::RecordingStopped { reason } => {
                 tracing::error!("the recording has ended: {reason}")
             }
+            Self::Failed { reason } => tracing::error!("{reason}"),
             Self::Stopped { reason, summary } => tracing::info!("stopped by {reason}: {summary}"),
         }
     }
+}
+
+/// Returns an error's text with those of its causes behind it.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(error.to_string().trim_end());
+        cause = error.source();
+    }
+    text
 }
 
 /// Counts what strangers cause and says when to speak of it: at once, then at most once a second.

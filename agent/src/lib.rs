@@ -27,7 +27,7 @@ pub use edge::{
     BindSocketError, CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, INPUTS_MAX, LockFolderError,
     MappedFolder, Mapping, OUTGOING_MAX, PULSE_EVERY, RunError, WRITE_TIMEOUT, run,
 };
-pub use event::{COMPLAINT_EVERY, Event};
+pub use event::{COMPLAINT_EVERY, Event, with_causes};
 pub use node::OpenNodeError;
 pub use outage::{CONFIRMED_S_MAX, CONFIRMED_S_MIN};
 pub use record::{Recorder, ReplayError, replay};

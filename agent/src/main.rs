@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use locus_agent::{Config, replay, run};
+use locus_agent::{Config, Event, replay, run, with_causes};
 
 /// Follows locsvc and keeps the table from which this node's Kamailio answers.
 #[derive(Debug, Parser)]
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     match serve(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", with_causes(error.as_ref()));
+            let reason = with_causes(error.as_ref());
+            Event::Failed { reason }.log();
             ExitCode::FAILURE
         }
     }
@@ -62,16 +63,4 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         run(&config)?;
     }
     Ok(())
-}
-
-/// Returns an error's text with those of its causes behind it.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(error.to_string().trim_end());
-        cause = error.source();
-    }
-    text
 }

@@ -2,6 +2,9 @@
 //!
 //! What it answers goes back into the core as inputs, so that a replay needs no table.
 
+use std::io;
+use std::path::PathBuf;
+
 use locus_distribution::{Failure, Recalled, Standing};
 use locus_proto::v1::SnapshotBegin;
 use locus_proto::{AddressOfRecord, AorRecord, Change, Frame, Key, NodeId, NodeState, Position};
@@ -12,8 +15,8 @@ use locus_table::{
 
 use crate::config::Config;
 use crate::core::{Input, Order};
-use crate::edge::{LockFolderError, Mapping, OwnedFolder};
-use crate::event::Event;
+use crate::edge::{LockFolderError, Mapping, OwnedFolder, room};
+use crate::event::{Event, with_causes};
 
 /// Why the table's folder cannot be used; all for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -21,15 +24,19 @@ pub enum OpenNodeError {
     /// It cannot be locked.
     #[error(transparent)]
     Lock(#[from] LockFolderError),
-    /// Its control file cannot be used.
+    /// Its control file is none, or of another version.
     #[error("the table folder cannot be used; if it is not an agent's, set another, else empty it")]
-    Folder(#[from] FolderError),
+    Folder(#[source] FolderError),
+    /// The system refuses one of its files.
+    #[error("the table folder cannot be used")]
+    System(#[source] FolderError),
 }
 
 /// The owner and only writer of a table's folder.
 #[derive(Debug)]
 pub(crate) struct Node {
     folder: Folder<OwnedFolder>,
+    path: PathBuf,
     table: Option<Writer<Mapping>>,
     loading: Option<(Generation, Writer<Mapping>)>,
     records_max: u64,
@@ -50,7 +57,7 @@ impl Node {
     /// # Errors
     /// [`OpenNodeError`] if another agent owns the folder, or the system refuses it.
     pub(crate) fn open(config: &Config) -> Result<(Self, Vec<Event>), OpenNodeError> {
-        let folder = Folder::open(OwnedFolder::lock(&config.folder)?)?;
+        let folder = Folder::open(OwnedFolder::lock(&config.folder)?).map_err(refused)?;
         let mut events = Vec::new();
         let table = match folder.open_table() {
             Ok(None) => None,
@@ -62,13 +69,14 @@ impl Node {
                 Some(table)
             }
             Err(error) => {
-                let reason = with_cause(&error);
+                let reason = with_causes(&error);
                 events.push(Event::TableRefused { reason });
                 None
             }
         };
         let node = Self {
             folder,
+            path: config.folder.clone(),
             table,
             loading: None,
             records_max: config.records_max,
@@ -78,6 +86,14 @@ impl Node {
             buffer: RecordBuffer::new(),
             said: Vec::new(),
         };
+        let bytes =
+            Geometry::for_records(config.records_max, config.record_bytes_mean).file_bytes();
+        if let Ok(Some(room)) = room(&config.folder)
+            && room.total_bytes < mount_bytes(bytes)
+        {
+            let reason = node.advice(bytes, config.records_max, config.record_bytes_mean);
+            events.push(Event::SmallFolder { reason });
+        }
         Ok((node, events))
     }
 
@@ -163,7 +179,7 @@ impl Node {
                     ApplyError::Loading => Failure::Broken,
                     ApplyError::Prepare(error) => failure_of(error),
                 };
-                self.say("a batch", failure, with_cause(&error));
+                self.say("a batch", failure, with_causes(&error));
                 Err(failure)
             }
         }
@@ -176,19 +192,27 @@ impl Node {
             .records_max
             .max(begin.records.saturating_add(begin.records / 4));
         let mean = begin.bytes.checked_div(begin.records).unwrap_or(0);
-        let geometry = Geometry::for_records(records, self.record_bytes_mean.max(mean));
+        let mean = self.record_bytes_mean.max(mean);
+        let geometry = Geometry::for_records(records, mean);
         match self.folder.begin_load(geometry, TableKey(table_key)) {
             Ok(loading) => {
                 self.loading = Some(loading);
                 None
             }
             Err(error) => {
-                let mib = geometry.file_bytes() >> 20;
-                let reason = format!(
-                    "{}; a new table takes {mib} MiB beside the old one: make the tmpfs larger, or lower \
-                     records_max",
-                    with_cause(&error)
-                );
+                let cause = with_causes(&error);
+                let reason = match error {
+                    FolderError::Region { source, .. }
+                        if source.kind() == io::ErrorKind::StorageFull =>
+                    {
+                        let advice = self.advice(geometry.file_bytes(), records, mean);
+                        format!("{cause}: {advice}")
+                    }
+                    FolderError::Region { .. }
+                    | FolderError::Format { .. }
+                    | FolderError::Control
+                    | FolderError::Table { .. } => cause,
+                };
                 self.say("a load", Failure::Full, reason);
                 Some(Input::Loaded(Err(Failure::Full)))
             }
@@ -202,7 +226,7 @@ impl Node {
         let error = table.load(changes).err()?;
         let failure = failure_of(&error);
         self.abort_load();
-        self.say("a load", failure, with_cause(&error));
+        self.say("a load", failure, with_causes(&error));
         Some(Input::Loaded(Err(failure)))
     }
 
@@ -212,7 +236,7 @@ impl Node {
         };
         if let Err(error) = table.finish_load(position) {
             self.abort_load();
-            self.say("a load", Failure::RootMismatch, with_cause(&error));
+            self.say("a load", Failure::RootMismatch, with_causes(&error));
             return Err(Failure::RootMismatch);
         }
         let Some(loaded) = self.loading.take() else {
@@ -220,7 +244,7 @@ impl Node {
         };
         // The table is whole, so an error means that it answers and the old one could not be removed.
         if let Err(error) = self.folder.flip(&loaded) {
-            let reason = with_cause(&error);
+            let reason = with_causes(&error);
             Event::NotRemoved { reason }.log();
         }
         self.said.clear();
@@ -234,7 +258,7 @@ impl Node {
         if self.loading.take().is_some()
             && let Err(error) = self.folder.discard_others()
         {
-            let reason = with_cause(&error);
+            let reason = with_causes(&error);
             Event::NotRemoved { reason }.log();
         }
     }
@@ -249,11 +273,42 @@ impl Node {
         }
     }
 
+    /// Returns what room a table needs, what there is, and what to change.
+    fn advice(&self, bytes: u64, records: u64, mean: u64) -> String {
+        let (total, free) = match room(&self.path) {
+            Ok(Some(room)) => (room.total_bytes, room.free_bytes),
+            Ok(None) | Err(_) => (u64::MAX, u64::MAX),
+        };
+        format!(
+            "a table for {records} records of {mean} bytes takes {bytes} bytes, and a reload as many \
+             beside it; of {total} bytes in {} are {free} free. Mount a tmpfs with size={} or more there, \
+             or lower records_max (now {}) or record_bytes_mean (now {}), if the master's data allows it",
+            self.path.display(),
+            mount_bytes(bytes),
+            self.records_max,
+            self.record_bytes_mean,
+        )
+    }
+
     /// Logs a failure unless it was logged since the last success; an attempt follows each 5 to 60 s.
     fn say(&mut self, what: &'static str, failure: Failure, reason: String) {
         if !self.said.contains(&(what, failure)) {
             self.said.push((what, failure));
             Event::TableFailed { what, reason }.log();
+        }
+    }
+}
+
+/// Returns the bytes that a file system needs for tables of `bytes`: two during a reload, and a tenth.
+fn mount_bytes(bytes: u64) -> u64 {
+    bytes.saturating_mul(2).saturating_add(bytes / 10)
+}
+
+fn refused(error: FolderError) -> OpenNodeError {
+    match error {
+        FolderError::Region { .. } => OpenNodeError::System(error),
+        FolderError::Format { .. } | FolderError::Control | FolderError::Table { .. } => {
+            OpenNodeError::Folder(error)
         }
     }
 }
@@ -275,16 +330,4 @@ fn failure_of(error: &PrepareError) -> Failure {
         | PrepareError::KeyTwice(_)
         | PrepareError::ValueTooLong { .. } => Failure::RootMismatch,
     }
-}
-
-/// Returns an error's text with those of its causes behind it.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -35,8 +35,22 @@ impl Standing {
     /// Returns whether `binding` has run out, all grace included.
     fn expired(&self, binding: &Binding) -> bool {
         let lag_ms = self.now.ms_since(self.complete_until);
-        let max_grace_ms = u64::try_from(self.max_grace.as_millis()).unwrap_or(u64::MAX);
-        binding.view().is_expired(self.now, lag_ms, max_grace_ms)
+        binding
+            .view()
+            .is_expired(self.now, lag_ms, self.max_grace_ms())
+    }
+
+    /// Returns the whole seconds for which this node still finds `binding`, should the master stay away.
+    fn remembered_s(&self, binding: &Binding) -> u64 {
+        if binding.expires == MasterTime::NEVER {
+            return u64::MAX;
+        }
+        let grace_ms = self.max_grace_ms().min(u64::from(binding.granted_s) * 1000);
+        binding.expires.plus_ms(grace_ms).ms_since(self.now) / 1000
+    }
+
+    fn max_grace_ms(&self) -> u64 {
+        u64::try_from(self.max_grace.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -45,7 +59,8 @@ impl Standing {
 /// `Accepted` with `durable: false` if every contact asked for is bound already and stays as it is: the
 /// same URI, instance and reg-id, q, methods, flags, Path, received address and socket, an expiry above
 /// zero, and a higher CSeq or another Call-ID. Confirmed contacts get 60 to 120 s at random, never more
-/// than was asked for; the others come back as they are. Anything else is `Refused(Unavailable)`.
+/// than was asked for, nor more than the node itself will go on finding them without the master; the
+/// others come back as they are. Anything else is `Refused(Unavailable)`.
 pub(crate) fn answer(
     record: Option<&AorRecord>,
     registration: &Registration,
@@ -73,9 +88,11 @@ pub(crate) fn answer(
             return refused;
         };
         let drawn = random.between(CONFIRMED_S_MIN.into(), CONFIRMED_S_MAX.into());
-        let granted_s = contact
-            .expires_s
-            .map_or(drawn, |asked| drawn.min(asked.into()));
+        let asked = contact.expires_s.map_or(u64::MAX, u64::from);
+        let granted_s = drawn.min(asked).min(standing.remembered_s(binding));
+        if granted_s == 0 {
+            return refused;
+        }
         binding.expires = standing.now.plus_ms(granted_s * 1000);
         binding.granted_s = u32::try_from(granted_s).unwrap_or(CONFIRMED_S_MIN);
     }
@@ -332,6 +349,42 @@ mod tests {
     }
 
     #[test]
+    fn never_longer_than_the_node_itself_remembers() {
+        // After 600 s of outage the grace is at its end: a binding granted 600 s goes 600 s after its expiry.
+        let long = Standing {
+            complete_until: MasterTime(NOW.0 - 700_000),
+            ..STANDING
+        };
+        for (left_ms, most_s) in [(45_500, Some(45)), (1_000, Some(1)), (999, None)] {
+            let bound = Binding {
+                expires: MasterTime(NOW.0 - 600_000 + left_ms),
+                ..binding("sip:a@192.0.2.1")
+            };
+            assert!(!long.expired(&bound));
+            let record = AorRecord {
+                bindings: vec![bound.clone()],
+            };
+            let reply = answer(Some(&record), &refresh(&bound), long, &mut Random::new(3));
+            match (reply, most_s) {
+                (RegistrationReply::Accepted { bindings, .. }, Some(most_s)) => {
+                    assert_eq!(bindings[0].expires.seconds_from(NOW), most_s);
+                }
+                (RegistrationReply::Refused(Refusal::Unavailable), None) => {}
+                (reply, _) => panic!("{left_ms} ms left: {reply:?}"),
+            }
+        }
+        let permanent = Binding {
+            expires: MasterTime::NEVER,
+            granted_s: 0,
+            ..binding("sip:a@192.0.2.1")
+        };
+        assert!(matches!(
+            judge(std::slice::from_ref(&permanent), &refresh(&permanent)),
+            RegistrationReply::Accepted { .. }
+        ));
+    }
+
+    #[test]
     fn an_expired_binding_is_neither_confirmed_nor_shown() {
         let alive = binding("sip:a@192.0.2.1");
         for (expires, granted_s, expired) in [
@@ -339,7 +392,7 @@ mod tests {
             (NOW.0 - 29_999, 600, false),
             (NOW.0 - 30_000, 600, true),
             // … but never more than was granted.
-            (NOW.0 - 9_999, 10, false),
+            (NOW.0 - 9_000, 10, false),
             (NOW.0 - 10_000, 10, true),
             (MasterTime::NEVER.0, 0, false),
         ] {

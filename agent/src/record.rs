@@ -2,9 +2,9 @@
 //!
 //! It knows no table and no socket: the answers of both are inputs too.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use locus_proto::Timestamp;
@@ -48,6 +48,8 @@ impl Recorder {
             .truncate(true)
             .mode(FILE_MODE)
             .open(path)?;
+        // An older file keeps its mode when it is opened.
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         let mut recorder = Self { file: Some(file) };
         recorder.write(&Line::Start(now, start))?;
         Ok(recorder)
@@ -229,6 +231,17 @@ mod tests {
         let other = text.replace("\"connections_total\":3", "\"connections_total\":4");
         let error = replay(other.as_bytes()).unwrap_err();
         assert!(matches!(error, ReplayError::Differs { .. }), "{error}");
+    }
+
+    #[test]
+    fn nobody_else_reads_a_recording_over_an_older_file() {
+        let path = PathBuf::from(format!("/dev/shm/locus-record-{}-mode", std::process::id()));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let _recorder = Recorder::create(&path, Timestamp(0), &start()).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mode & 0o777, FILE_MODE);
     }
 
     #[test]

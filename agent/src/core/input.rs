@@ -29,7 +29,7 @@ pub struct Start {
     pub node: ReceiverConfig,
     /// Addresses of locsvc, at least one.
     pub masters: Vec<SocketAddr>,
-    /// Longest wait for the answer to a registration.
+    /// Longest wait for the master's answer to a registration.
     pub save_timeout: Duration,
     /// Longest grace of a binding while the master is out of reach.
     pub max_grace: Duration,

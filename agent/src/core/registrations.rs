@@ -23,11 +23,12 @@ pub struct RegistrationCounters {
     pub taken_total: u64,
     /// Answered by the master in time.
     pub answered_total: u64,
-    /// Confirmed for a short while without the master: not durable (rules 2.4).
+    /// Confirmed by the table for a short while, without the master or before what it stored was visible
+    /// here: not durable (rules 2.4).
     pub confirmed_total: u64,
-    /// Refused because the master was out of reach and they would have changed something.
+    /// Refused because the table alone decided and they would have changed something.
     pub unavailable_total: u64,
-    /// Stored by the master, but not in this node's table in time.
+    /// Stored by the master, but not in this node's table in time: the table decided.
     pub not_visible_total: u64,
     /// Refused because [`PENDING_MAX`] others were waiting.
     pub pending_full_total: u64,
@@ -185,18 +186,12 @@ impl Registrations {
         answers
     }
 
-    /// The master is lost: returns the registrations that it had not answered, to be judged by the table.
+    /// The master is lost: returns all registrations that wait, to be judged by the table.
+    ///
+    /// Those that wait for a level too: the next master's changes may be others under the same levels.
     pub(super) fn cut_off(&mut self) -> Vec<(u64, AddressOfRecord)> {
-        let forwarded = self
-            .pending
-            .iter_mut()
-            .filter(|(_, p)| matches!(p.stage, Stage::Forwarded));
-        forwarded
-            .map(|(own, pending)| {
-                pending.stage = Stage::Judging;
-                (*own, pending.registration.aor.clone())
-            })
-            .collect()
+        self.held.clear();
+        self.pending.iter_mut().filter_map(judge).collect()
     }
 
     /// Returns the registration that is being judged under this ticket.
@@ -215,47 +210,22 @@ impl Registrations {
         Some(pending.answer(reply))
     }
 
-    /// Takes the time; returns refusals for what the table did not reach in time, and what the master did
-    /// not answer in time, to be judged by the table.
-    pub(super) fn expire(
-        &mut self,
-        now: Timestamp,
-    ) -> (Vec<Transmit>, Vec<(u64, AddressOfRecord)>) {
-        let (mut refused, mut unanswered) = (Vec::new(), Vec::new());
-        let due: Vec<u64> = self
+    /// Takes the time; returns what the master did not answer, or the table did not reach, in time, to be
+    /// judged by the table.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<(u64, AddressOfRecord)> {
+        let due = self
             .pending
-            .iter()
-            .take_while(|(_, pending)| pending.deadline <= now)
-            .map(|(own, _)| *own)
-            .collect();
-        for own in due {
-            match self.pending.get_mut(&own) {
-                Some(Pending {
-                    stage: Stage::Held(needed, _),
-                    ..
-                }) => {
-                    self.held.remove(&(*needed, own));
-                    self.counters.not_visible_total += 1;
-                    let reply = RegistrationReply::Refused(Refusal::Unavailable);
-                    refused.extend(self.pending.remove(&own).map(|p| p.answer(reply)));
-                }
-                Some(
-                    pending @ Pending {
-                        stage: Stage::Forwarded,
-                        ..
-                    },
-                ) => {
-                    pending.stage = Stage::Judging;
-                    unanswered.push((own, pending.registration.aor.clone()));
-                }
-                Some(Pending {
-                    stage: Stage::Judging,
-                    ..
-                })
-                | None => {}
+            .iter_mut()
+            .take_while(|(_, pending)| pending.deadline <= now);
+        let mut unanswered = Vec::new();
+        for (own, pending) in due {
+            if let Stage::Held(needed, _) = pending.stage {
+                self.held.remove(&(needed, *own));
+                self.counters.not_visible_total += 1;
             }
+            unanswered.extend(judge((own, pending)));
         }
-        (refused, unanswered)
+        unanswered
     }
 
     /// Returns the earliest deadline; what is being judged is answered before any time passes.
@@ -266,4 +236,13 @@ impl Registrations {
             .filter(|p| !matches!(p.stage, Stage::Judging));
         waiting.next().map(|pending| pending.deadline)
     }
+}
+
+/// Hands a registration to the table, unless that has it already.
+fn judge((own, pending): (&u64, &mut Pending)) -> Option<(u64, AddressOfRecord)> {
+    if let Stage::Judging = pending.stage {
+        return None;
+    }
+    pending.stage = Stage::Judging;
+    Some((*own, pending.registration.aor.clone()))
 }

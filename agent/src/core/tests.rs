@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use locus_distribution::{Failure, Recalled, ReceiverConfig, Standing};
-use locus_proto::v1::{Heartbeat, Plan, Rejection, SnapshotBegin, Welcome};
+use locus_proto::v1::{Heartbeat, Plan, Rejection, SnapshotBegin, SnapshotEnd, Welcome};
 use locus_proto::{
     AorRecord, Asked, Binding, BootId, Change, ChangeOp, ContactChange, Epoch, EpochId, Frame,
     FrameHeader, FrameKind, Key, Lineage, MasterTime, NodeId, Owner, Registration, ReloadReason,
@@ -282,6 +282,23 @@ impl Bench {
 }
 
 fn welcome(head: u64) -> Message {
+    greeting(head, Plan::Continue)
+}
+
+/// Announces the whole table.
+fn reload(head: u64) -> Message {
+    greeting(head, Plan::Reload(ReloadReason::Empty))
+}
+
+fn begin(level: u64) -> Message {
+    Message::SnapshotBegin(SnapshotBegin {
+        position: position(level),
+        records: 1,
+        bytes: 300,
+    })
+}
+
+fn greeting(head: u64, plan: Plan) -> Message {
     let mut lineage = Lineage::default();
     lineage.push(EPOCH, Level::ZERO).unwrap();
     Message::Welcome(Welcome {
@@ -289,7 +306,7 @@ fn welcome(head: u64) -> Message {
         head: position(head),
         time: MasterTime(MASTER_NOW),
         table_key: [3; 16],
-        plan: Plan::Continue,
+        plan,
     })
 }
 
@@ -298,6 +315,20 @@ fn heartbeat(level: u64) -> Message {
         time: MasterTime(MASTER_NOW),
         head: position(level),
     })
+}
+
+/// Whether the worker was told 200 for a short while, by the table at level 5.
+fn confirmed(reply: &(u64, RegistrationReply), ticket: u64) -> bool {
+    let RegistrationReply::Accepted {
+        durable,
+        level,
+        bindings,
+        ..
+    } = &reply.1
+    else {
+        return false;
+    };
+    (reply.0, *durable, *level, bindings.len()) == (ticket, false, Level(5), 1)
 }
 
 const UNAVAILABLE: RegistrationReply = RegistrationReply::Refused(Refusal::Unavailable);
@@ -404,6 +435,25 @@ fn a_rejection_is_logged_once_however_often_it_comes() {
 }
 
 #[test]
+fn a_masters_words_forge_no_log_line() {
+    let mut bench = Bench::new();
+    bench.wait(Duration::ZERO);
+    let connection = bench.connecting();
+    bench.input(Input::Connected { connection });
+    let reason = "no\n2026-11-24T00:00:00Z INFO all is well\u{1b}[31m".to_owned();
+    bench.receive(Message::Rejection(Rejection { reason }));
+    let said = bench.events.iter().find_map(|event| {
+        if let Event::MasterRefused { reason, .. } = event {
+            return Some(reason);
+        }
+        None
+    });
+    let said = said.expect("it is logged");
+    assert!(said.contains("no 2026"), "{said:?}");
+    assert!(!said.contains(char::is_control), "{said:?}");
+}
+
+#[test]
 fn a_registration_goes_to_the_master_and_its_answer_to_the_worker() {
     let mut bench = Bench::coherent();
     bench.register(77);
@@ -439,19 +489,85 @@ fn an_answer_is_held_until_the_table_has_its_level() {
 }
 
 #[test]
-fn an_answer_that_the_table_does_not_reach_in_time_becomes_a_refusal() {
+fn what_the_table_does_not_reach_in_time_is_judged_by_what_it_holds() {
     let mut bench = Bench::coherent();
-    bench.register(1);
-    bench.answer(accepted(9));
+    for ticket in [1, 2] {
+        bench.register(ticket);
+        bench.answer(accepted(9));
+    }
     for _ in 0..4 {
         bench.receive(heartbeat(5));
         bench.wait(Duration::from_millis(500));
     }
-    assert_eq!(bench.replies, [(1, UNAVAILABLE)]);
-    assert_eq!(bench.counters().not_visible_total, 1);
+    // A binding that it holds already is confirmed for a short while; what it does not hold is not.
+    let held = std::mem::take(&mut bench.orders);
+    let record = [Some(record()), None];
+    for (order, record) in held.into_iter().zip(record) {
+        let Order::Find { ticket, .. } = order else {
+            panic!("{order:?}")
+        };
+        bench.input(Input::Found { ticket, record });
+    }
+    assert!(confirmed(&bench.replies[0], 1), "{:?}", bench.replies);
+    assert_eq!(bench.replies[1], (2, UNAVAILABLE));
+    assert_eq!(bench.counters().not_visible_total, 2);
     bench.receive(Message::Frame(frame(5)));
     bench.input(Input::Applied(Ok(standing(6))));
-    assert_eq!(bench.replies.len(), 1);
+    assert_eq!(bench.replies.len(), 2);
+}
+
+#[test]
+fn a_level_of_another_connection_confirms_no_answer_that_was_held() {
+    let mut bench = Bench::coherent();
+    bench.register(1);
+    bench.answer(accepted(7));
+    // The master dies; its successor has lost the tail of the log, level 7 is another change there.
+    bench.close();
+    bench.find(None);
+    assert_eq!(bench.replies, [(1, UNAVAILABLE)]);
+    bench.wait(Duration::from_millis(200));
+    let connection = bench.connecting();
+    bench.input(Input::Connected { connection });
+    bench.receive(welcome(5));
+    for level in [5, 6] {
+        bench.receive(Message::Frame(frame(level)));
+        bench.input(Input::Applied(Ok(standing(level + 1))));
+    }
+    assert_eq!(bench.replies, [(1, UNAVAILABLE)], "nothing is confirmed");
+    assert_eq!(bench.core.summary().pending, 0);
+}
+
+#[test]
+fn while_a_whole_table_comes_the_old_one_decides_and_no_worker_waits() {
+    let mut bench = Bench::coherent();
+    bench.close();
+    bench.wait(Duration::from_millis(200));
+    let connection = bench.connecting();
+    bench.input(Input::Connected { connection });
+    bench.receive(reload(6));
+    for begun in [false, true] {
+        if begun {
+            bench.receive(begin(6));
+        }
+        bench.to_master.clear();
+        bench.register(1);
+        bench.find(Some(&record()));
+        bench.register(2);
+        bench.find(None);
+        assert!(confirmed(&bench.replies[0], 1), "{:?}", bench.replies);
+        assert_eq!(bench.replies[1], (2, UNAVAILABLE));
+        assert_eq!(bench.to_master, []);
+        bench.replies.clear();
+    }
+    // As soon as it is there, the master is asked again.
+    bench.receive(Message::SnapshotEnd(SnapshotEnd {
+        level: Level(6),
+        root: position(6).root,
+    }));
+    bench.input(Input::Loaded(Ok(standing(6))));
+    bench.register(3);
+    bench.answer(accepted(6));
+    assert_eq!(bench.replies, [(3, accepted(6))]);
 }
 
 #[test]
@@ -479,21 +595,7 @@ fn a_lost_connection_sends_what_was_forwarded_to_the_table() {
     bench.register(1);
     bench.close();
     bench.find(Some(&record()));
-    let [
-        (
-            1,
-            RegistrationReply::Accepted {
-                durable,
-                level,
-                bindings,
-                ..
-            },
-        ),
-    ] = &bench.replies[..]
-    else {
-        panic!("{:?}", bench.replies)
-    };
-    assert_eq!((*durable, *level, bindings.len()), (false, Level(5), 1));
+    assert!(confirmed(&bench.replies[0], 1), "{:?}", bench.replies);
     assert_eq!(bench.counters().confirmed_total, 1);
 }
 
@@ -504,10 +606,7 @@ fn without_a_master_the_table_decides_at_once() {
     bench.find(Some(&record()));
     bench.register(2);
     bench.find(None);
-    assert!(matches!(
-        bench.replies[0],
-        (1, RegistrationReply::Accepted { durable: false, .. })
-    ));
+    assert!(confirmed(&bench.replies[0], 1), "{:?}", bench.replies);
     assert_eq!(bench.replies[1], (2, UNAVAILABLE));
     assert!(bench.to_master.is_empty());
 }
@@ -568,18 +667,8 @@ fn a_batch_that_finds_no_room_leaves_the_table_and_waits_longer_each_time() {
         attempts.push(bench.now);
         let connection = bench.connecting();
         bench.input(Input::Connected { connection });
-        let Message::Welcome(whole) = welcome(6) else {
-            unreachable!()
-        };
-        bench.receive(Message::Welcome(Welcome {
-            plan: Plan::Reload(ReloadReason::Empty),
-            ..whole
-        }));
-        bench.receive(Message::SnapshotBegin(SnapshotBegin {
-            position: position(6),
-            records: 1,
-            bytes: 300,
-        }));
+        bench.receive(reload(6));
+        bench.receive(begin(6));
         bench.orders.clear();
         bench.input(Input::Loaded(Err(Failure::Full)));
         assert!(

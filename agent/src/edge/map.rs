@@ -20,7 +20,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
 use locus_table::{FolderReader, MapRegions, OwnRegions, RegionName};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Alignment of mappings in bytes: a huge page, or the kernel gives none.
@@ -127,10 +127,8 @@ impl MapRegions for OwnedFolder {
                     .read(true)
                     .write(true)
                     .open(self.file(name))?;
-                let mapping = Mapping::of(&file, Access::ReadWrite)?;
                 // Its memory is there; entering it now spares the first batches a fault on each page.
-                mapping.populate().ok();
-                Ok(mapping)
+                all_there(&file, file.metadata()?.len())
             }
         }
     }
@@ -151,13 +149,19 @@ impl OwnRegions for OwnedFolder {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
+                // Before any page is taken: a table far too large would empty the file system, and keep
+                // everybody waiting meanwhile, only to fail at its end.
+                if room(&self.path)?.is_some_and(|room| room.free_bytes < bytes) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 let file = OpenOptions::new()
                     .read(true)
                     .write(true)
                     .create_new(true)
                     .mode(FILE_MODE)
                     .open(&path)?;
-                allocated(&file, bytes).inspect_err(|_| {
+                let allocated = file.set_len(bytes).and_then(|()| all_there(&file, bytes));
+                allocated.inspect_err(|_| {
                     // What was allocated of it goes with its name.
                     fs::remove_file(&path).ok();
                 })
@@ -175,11 +179,29 @@ impl OwnRegions for OwnedFolder {
     }
 }
 
-/// Gives an empty file its length and all its memory, and maps it.
+/// Room of a file system in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// In use and free.
+    pub total_bytes: u64,
+    /// Free.
+    pub free_bytes: u64,
+}
+
+/// Returns the room of the file system at `path`; `None` for a tmpfs without a limit.
+pub(crate) fn room(path: &Path) -> io::Result<Option<Room>> {
+    let found = statvfs(path)?;
+    let limited = found.f_blocks > 0;
+    Ok(limited.then(|| Room {
+        total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+    }))
+}
+
+/// Gives a file of this length all its memory, and maps it.
 ///
 /// Memory that is missing must be found here: on a full tmpfs a store into a hole is a SIGBUS.
-fn allocated(file: &File, bytes: u64) -> io::Result<Mapping> {
-    file.set_len(bytes)?;
+fn all_there(file: &File, bytes: u64) -> io::Result<Mapping> {
     let mapping = Mapping::of(file, Access::ReadWrite)?;
     // Through the mapping, since that has asked for huge pages: `fallocate` alone gives small ones
     // where the mount says `huge=advise`.
@@ -264,8 +286,10 @@ impl Mapping {
                 0,
             )
         };
-        let (Some(reserved), Some(words)) = (NonNull::new(reserved), NonNull::new(start.cast()))
-        else {
+        // A call that failed may have removed the reservation already, and another thread may have got
+        // its place: it is not unmapped then. What may be left of it is addresses, no memory.
+        let words = NonNull::new(mapped?.cast());
+        let (Some(reserved), Some(words)) = (NonNull::new(reserved), words) else {
             return Err(io::Error::other("the kernel mapped address zero"));
         };
         // From here on the drop unmaps.
@@ -275,7 +299,6 @@ impl Mapping {
             words,
             len,
         };
-        mapped?;
         // Huge pages are a matter of speed alone; tmpfs without `huge=advise` has none to give.
         // SAFETY:
         // * the range is the mapping that was just made;
@@ -308,6 +331,8 @@ impl AsRef<[AtomicU64]> for Mapping {
         // * words are changed only through atomics, by all who map the file (the agent and `ffi::shared`);
         // * the file is never truncated while it is mapped: its one writer holds the folder's lock and
         //   removes a file only by punching a hole and unlinking it, which leaves zeroes;
+        // * so no access lies behind the file's end; and a page that is missing before it costs the writer
+        //   no SIGBUS, since it has all of them from `all_there` (or `fallocate`, for `ctl`);
         // * loads from pages without write permission are relaxed and word-sized, which the standard
         //   library allows; nobody stores through a read-only mapping but a writer, and writers are
         //   only made over `Access::ReadWrite`;

@@ -22,7 +22,7 @@ pub use map::{LockFolderError, MappedFolder, Mapping};
 pub use registrations::{BindSocketError, DATAGRAM_BYTES_MAX};
 pub use unicast::{CONNECT_TIMEOUT, OUTGOING_MAX, WRITE_TIMEOUT};
 
-pub(crate) use map::OwnedFolder;
+pub(crate) use map::{OwnedFolder, room};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -254,10 +254,7 @@ impl Agent {
         self.take(input);
         while let Some(order) = self.core.poll_order() {
             let answer = match order {
-                Order::Connect { connection, master } => {
-                    self.links.connect(connection, master);
-                    None
-                }
+                Order::Connect { connection, master } => self.links.connect(connection, master),
                 Order::Disconnect { connection } => {
                     self.links.close(connection);
                     None

@@ -38,7 +38,9 @@ impl Links {
     }
 
     /// Begins to connect to `master`; reports `Connected`, or `Closed` if it comes to nothing.
-    pub(crate) fn connect(&mut self, connection: Connection, master: SocketAddr) {
+    ///
+    /// Returns what it cannot report: the caller empties that channel, and must not wait for itself.
+    pub(crate) fn connect(&mut self, connection: Connection, master: SocketAddr) -> Option<Input> {
         let (outgoing, queue) = bounded(OUTGOING_MAX);
         let inputs = self.inputs.clone();
         let reader = thread::Builder::new().name("locsvc-read".into());
@@ -50,11 +52,14 @@ impl Links {
             report(&inputs, Input::Closed { connection, reason });
         });
         match spawned {
-            Ok(_) => self.open = Some((connection, outgoing)),
+            Ok(_) => {
+                self.open = Some((connection, outgoing));
+                None
+            }
             Err(error) => {
                 self.open = None;
                 let reason = format!("no thread for the connection: {error}");
-                report(&self.inputs, Input::Closed { connection, reason });
+                Some(Input::Closed { connection, reason })
             }
         }
     }
@@ -83,9 +88,7 @@ impl Links {
 
 /// Hands an input over; fails only while the process ends, when nobody listens any more.
 fn report(inputs: &Sender<Input>, input: Input) {
-    if inputs.send(input).is_err() {
-        tracing::debug!("an input came after the end");
-    }
+    inputs.send(input).ok();
 }
 
 /// Connects, reads until the end, and reports each message.
@@ -105,14 +108,26 @@ fn serve(
         .with_interval(Duration::from_secs(5));
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     let writing = stream.try_clone()?;
+    let (to_reader, written) = bounded(1);
     thread::Builder::new()
         .name("locsvc-write".into())
-        .spawn(move || write_all(writing, &queue))?;
+        .spawn(move || {
+            to_reader.send(write_all(&writing, &queue)).ok();
+            // Closed by us, or broken: either way the reader must end.
+            writing.shutdown(Shutdown::Both).ok();
+        })?;
     report(inputs, Input::Connected { connection });
     let ended = read_all(&mut stream, connection, inputs);
+    // Whoever wrote has shut the socket down first, which looks as if the other side had.
+    let cause = written.try_recv();
     // Wakes the writer if it is in the middle of a write.
     stream.shutdown(Shutdown::Both).ok();
-    ended
+    match cause {
+        Ok(Err(error)) => Err(error),
+        // What the core closed it has forgotten; so this is a queue that was given up.
+        Ok(Ok(())) => Err(io::Error::other("more messages wait than are written")),
+        Err(_) => ended,
+    }
 }
 
 fn read_all(
@@ -142,13 +157,41 @@ fn read_all(
     }
 }
 
-fn write_all(mut stream: TcpStream, queue: &Receiver<Vec<u8>>) {
+fn write_all(mut stream: &TcpStream, queue: &Receiver<Vec<u8>>) -> io::Result<()> {
     for bytes in queue {
-        if let Err(error) = stream.write_all(&bytes) {
-            tracing::debug!(%error, "write to locsvc");
-            break;
-        }
+        stream.write_all(&bytes)?;
     }
-    // Closed by us, or broken: either way the reader must end.
-    stream.shutdown(Shutdown::Both).ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_master_that_reads_nothing_is_not_said_to_have_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (to_core, inputs) = bounded(8);
+        let mut links = Links::new(to_core);
+        let connection = Connection(1);
+        let address = listener.local_addr().unwrap();
+        assert_eq!(links.connect(connection, address), None);
+        let connected = inputs.recv_timeout(CONNECT_TIMEOUT * 3).unwrap();
+        assert_eq!(connected, Input::Connected { connection });
+        let (_peer, _) = listener.accept().unwrap();
+        // More than the queue and the socket buffers of both sides take.
+        let long = Message::Rejection(locus_proto::v1::Rejection {
+            reason: "x".repeat(200),
+        });
+        while links.open.is_some() {
+            links.send(connection, &long);
+        }
+        let closed = inputs.recv_timeout(WRITE_TIMEOUT * 5).unwrap();
+        let Input::Closed { reason, .. } = closed else {
+            panic!("{closed:?}")
+        };
+        assert!(!reason.contains("the other side"), "{reason}");
+    }
 }

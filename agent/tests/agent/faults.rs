@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use locus_proto::v1::Plan;
 use locus_proto::{Level, Message, ReloadReason, Root};
+use locus_table::Geometry;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::support::{Agent, Model, Peer, Place, View, listen, record, until};
@@ -255,11 +256,13 @@ fn a_full_tmpfs_costs_freshness_never_an_answer() {
         "{}",
         agent.log()
     );
-    assert!(
-        agent.log().contains("make the tmpfs larger"),
-        "{}",
-        agent.log()
-    );
+    for needed in [
+        "bytes, and a reload as many",
+        "size=",
+        "records_max (now 1000)",
+    ] {
+        assert!(agent.log().contains(needed), "{}", agent.log());
+    }
     let known = |aor: &str| {
         records
             .iter()
@@ -277,6 +280,52 @@ fn a_full_tmpfs_costs_freshness_never_an_answer() {
     view.wait(model.position());
     assert_eq!(view.records(), model.records());
     assert_eq!(tables(&folder), 1);
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn a_mount_that_is_too_small_is_named_with_what_it_needs() {
+    let place = Place::new("small");
+    let Some(tmpfs) = SmallTmpfs::mount(place.path("table"), 16) else {
+        return;
+    };
+    let folder = tmpfs.0.clone();
+    let listener = listen();
+    let address = listener.local_addr().unwrap();
+    let model = {
+        let mut model = Model::new();
+        batch(&mut model, 1);
+        model
+    };
+    let agent = Agent::start(&place, &folder, address, "records_max = 100000");
+    let (mut peer, _) = Peer::accept(&listener);
+    let needed = |mean: u64| {
+        let bytes = Geometry::for_records(100_000, mean).file_bytes();
+        let mount = format!("size={} or more", bytes * 2 + bytes / 10);
+        let what = format!("a table for 100000 records of {mean} bytes takes {bytes} bytes");
+        (what, mount)
+    };
+    // At the start, long before the reload at night …
+    let warned = format!("too small for a reload: {}", needed(256).0);
+    until("a warning", || agent.log().contains(&warned).then_some(()));
+    // … and when a load finds no room.
+    peer.send(&model.welcome(Plan::Reload(ReloadReason::Empty)));
+    peer.send(&model.snapshot_begin());
+    while peer.receive().is_some() {}
+    let failed = || {
+        agent
+            .log()
+            .lines()
+            .find(|l| l.contains("a load failed"))
+            .map(str::to_owned)
+    };
+    let line = until("the failure", failed);
+    let (what, mount) = needed(model.table.payload_bytes() / model.table.records());
+    let settings = "records_max (now 100000) or record_bytes_mean (now 256)";
+    for part in [&what, &mount, settings, "no storage space"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(tables(&folder), 0);
     assert!(agent.terminate().success());
 }
 

@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::sync::atomic::Ordering;
 
 use locus_table::Generation;
-use rustix::fs::statvfs;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::*;
@@ -62,8 +61,10 @@ impl Place {
     }
 
     fn free_bytes(&self) -> u64 {
-        let found = statvfs(&self.path).unwrap();
-        found.f_bfree * found.f_frsize
+        room(&self.path)
+            .unwrap()
+            .expect("a limited file system")
+            .free_bytes
     }
 }
 
@@ -206,6 +207,39 @@ fn without_room_nothing_is_made_and_what_is_there_can_still_be_written() {
         .map(|_| ())
         .unwrap_err();
     assert_eq!(control.kind(), io::ErrorKind::StorageFull, "{control}");
+}
+
+#[test]
+fn a_table_with_a_hole_is_not_written_where_there_is_no_room_for_it() {
+    let Some(place) = Place::mounted("hole", "size=8m") else {
+        return;
+    };
+    let owned = place.own();
+    let file = File::create(owned.file(FIRST)).unwrap();
+    file.set_len(4 * MIB).unwrap();
+    let rest = usize::try_from(place.free_bytes() - MIB).unwrap();
+    fs::write(place.path.join("filler"), vec![1; rest]).unwrap();
+    let refused = owned.map(FIRST).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{refused}");
+    fs::remove_file(place.path.join("filler")).unwrap();
+    let mapped = owned.map(FIRST).unwrap();
+    for word in mapped.as_ref() {
+        word.store(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_table_without_room_takes_none_while_it_is_refused() {
+    let Some(place) = Place::mounted("refused", "size=8m") else {
+        return;
+    };
+    let owned = place.own();
+    let kept = place.shared();
+    let refused = owned.create(FIRST, 1 << 40).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{refused}");
+    // Not even its file was made, so no page of it was.
+    let missing = kept.map(FIRST).map(|_| ()).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound, "{missing}");
 }
 
 #[test]
