@@ -16,6 +16,8 @@ pub const RECORD_BYTES_MAX: usize = 36 * 1024;
 
 /// Words before the key in a block.
 pub(crate) const BLOCK_HEAD_WORDS: usize = 2;
+/// Their bytes.
+pub(crate) const BLOCK_HEAD_BYTES: usize = BLOCK_HEAD_WORDS * 8;
 /// Number of the largest size class; zero is none.
 pub(crate) const CLASS_MAX: u8 = 105;
 

@@ -24,7 +24,7 @@ pub(crate) const AT_NEXT: usize = 3;
 pub(crate) const AT_OLDEST: usize = 8;
 pub(crate) const AT_NEWEST: usize = 9;
 
-/// Number of a table within its folder, from 1; never used twice.
+/// Number of a table within its folder, from 1; one that workers were told of is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 

@@ -113,8 +113,9 @@ impl<R: OwnRegions> Folder<R> {
         geometry: Geometry,
         key: TableKey,
     ) -> Result<Table<R::Region>, FolderError> {
-        // The number is spent before the file exists: whatever happens, no later table gets it, so a
-        // worker that maps a number always sees the same table.
+        // The number is noted before the file exists, so that whatever happens the file is found and
+        // removed. A worker that maps a number always sees the same table: one that was announced is
+        // never used again.
         let generation = Generation(self.newest() + 1);
         Layout::new(geometry, key).map_err(|source| FolderError::Table { generation, source })?;
         self.store(AT_NEWEST, generation.0);
@@ -182,8 +183,11 @@ impl<R: OwnRegions> Folder<R> {
                 Err(source) => return Err(FolderError::Region { name, source }),
             }
         }
-        let oldest = if current == 0 { newest + 1 } else { current };
-        self.store(AT_OLDEST, oldest);
+        // A number that no worker was told of may be used again, or every load that is given up would
+        // widen the span for ever.
+        let told = current.max(self.word(AT_NEXT));
+        self.store(AT_OLDEST, if current == 0 { told + 1 } else { current });
+        self.store(AT_NEWEST, told);
         Ok(())
     }
 

@@ -97,9 +97,9 @@ impl<'a, W: Word> Planner<'a, W> {
         let hash = self.view.hashes.key(key);
         let (place, minus, gone) = match self.view.probe(key, self.scratch) {
             Probe::Found(hit, place) => {
-                let value = &self.scratch[..hit.len];
+                let value = hit.value(self.scratch).unwrap_or_default();
                 let record = self.view.hashes.record(key, hit.level, hit.flags, value);
-                (Some(place), record, len(key.len() + hit.len))
+                (Some(place), record, len(key.len() + value.len()))
             }
             Probe::Absent => (None, Root::EMPTY, 0),
             Probe::Unavailable(_) => return Err(PrepareError::Corrupt(change.key.clone())),

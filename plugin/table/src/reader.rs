@@ -13,7 +13,7 @@ use std::fmt;
 use locus_proto::{Digits, Level, Position, Root};
 
 use crate::layout::{AT_STATE, AT_SUMS, Layout, SUMS_WORDS};
-use crate::view::{Hit, Probe, Reason, View};
+use crate::view::{Probe, Reason, View};
 use crate::writer::STATE_LIVE;
 use crate::{Memory, OpenTableError, RECORD_BYTES_MAX, Word, audit, header, prefix};
 
@@ -38,10 +38,10 @@ impl RecordBuffer {
     #[inline]
     pub(crate) fn answer(&self, probe: Probe) -> Lookup<'_> {
         match probe {
-            Probe::Found(Hit { level, flags, len }, _) => match self.bytes.get(..len) {
+            Probe::Found(hit, _) => match hit.value(&self.bytes) {
                 Some(value) => Lookup::Found(Record {
-                    level,
-                    flags,
+                    level: hit.level,
+                    flags: hit.flags,
                     value,
                 }),
                 None => Lookup::Unavailable(Reason::Corrupt),

@@ -1,8 +1,8 @@
 //! How a reader finds a record while a writer changes it; it stores nothing.
 //!
-//! A bucket's version is loaded, then its slots; a block is copied word by word, and the copy counts only
-//! if version and slot are still the same. Nothing a writer can do, dead or alive, makes a reader wait,
-//! and no bytes in the memory make it panic.
+//! A bucket's version is loaded, then its slots; a block is copied whole, and the copy counts only if
+//! version and slot are still the same. What it holds is looked at afterwards, in the copy: nothing a
+//! writer can do, dead or alive, makes a reader wait, and no bytes in the memory make it panic.
 
 #![deny(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@
 
 use locus_proto::Level;
 
-use crate::arena::{BLOCK_HEAD_WORDS, Head, KEY_BYTES_MAX, class_words};
+use crate::arena::{BLOCK_HEAD_BYTES, Head, KEY_BYTES_MAX, class_words};
 use crate::audit::Hashes;
 use crate::layout::{BUCKET_SLOTS, BUCKET_WORDS, Layout, PROBE, index};
 use crate::publish::REACH_MASK;
@@ -56,8 +56,17 @@ pub enum Reason {
 pub(crate) struct Hit {
     pub(crate) level: Level,
     pub(crate) flags: u32,
-    /// Bytes of the value.
-    pub(crate) len: usize,
+    /// Where the value begins in the buffer, and its bytes.
+    at: usize,
+    len: usize,
+}
+
+impl Hit {
+    /// Returns the value from the buffer that was copied to.
+    #[inline]
+    pub(crate) fn value(self, buffer: &[u8]) -> Option<&[u8]> {
+        buffer.get(self.at..)?.get(..self.len)
+    }
 }
 
 /// A slot of the index.
@@ -82,11 +91,11 @@ enum Looked {
     Other,
     /// The record.
     Hit(Hit),
-    /// Lengths that cannot be: torn, or corrupt.
+    /// Lengths that cannot be.
     Broken,
 }
 
-/// A record as a scan reads it: key, padded to words, and value in the buffer.
+/// A record as a scan reads it: its block is in the buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scanned {
     pub(crate) head: Head,
@@ -96,8 +105,9 @@ pub(crate) struct Scanned {
 impl Scanned {
     /// Returns key and value from the buffer that was read into.
     pub(crate) fn split(self, buffer: &[u8]) -> Option<(&[u8], &[u8])> {
+        let body = buffer.get(BLOCK_HEAD_BYTES..)?;
         let (keys, values) =
-            buffer.split_at_checked(self.head.key_len.checked_next_multiple_of(8)?)?;
+            body.split_at_checked(self.head.key_len.checked_next_multiple_of(8)?)?;
         Some((
             keys.get(..self.head.key_len)?,
             values.get(..self.head.value_len)?,
@@ -165,7 +175,7 @@ impl<'a, W: Word> View<'a, W> {
         self.arena.get(start..)?.get(..class_words(class))
     }
 
-    /// Looks up `key` and copies its value to the front of `out`.
+    /// Looks up `key` and copies its record to the front of `out`.
     #[inline]
     pub(crate) fn probe(&self, key: &[u8], out: &mut [u8]) -> Probe {
         if key.len() > KEY_BYTES_MAX {
@@ -188,8 +198,8 @@ impl<'a, W: Word> View<'a, W> {
         let mut distance: u64 = 0;
         let mut reach = 0;
         loop {
-            let at = home.wrapping_add(distance);
-            let Some([first, slots @ ..]) = self.bucket(at) else {
+            let bucket = home.wrapping_add(distance);
+            let Some([first, slots @ ..]) = self.bucket(bucket) else {
                 return Some(Probe::Unavailable(Reason::Corrupt));
             };
             let version = first.load();
@@ -197,25 +207,26 @@ impl<'a, W: Word> View<'a, W> {
             if distance == 0 {
                 reach = (version & REACH_MASK).min(PROBE);
             }
-            for (slot, slot_word) in slots.iter().enumerate() {
-                let word = slot_word.load();
-                if word >> TAG_SHIFT != tag || word == 0 {
+            let words = slots.each_ref().map(Word::load);
+            W::fence_acquire();
+            let mut matches = tagged(&words, tag);
+            while matches != 0 {
+                let slot = index(matches.trailing_zeros().into());
+                matches &= matches.wrapping_sub(1);
+                let Some((slot_word, &word)) = slots.get(slot).zip(words.get(slot)) else {
+                    break;
+                };
+                if word == 0 {
                     continue;
                 }
-                W::fence_acquire();
-                let looked = self
-                    .block(word)
-                    .map_or(Looked::Broken, |block| look(block, key, out));
+                let copied = self.block(word).and_then(|block| copy_block(block, out));
                 W::fence_acquire();
                 if first.load() != version || slot_word.load() != word {
                     return None;
                 }
-                match looked {
+                match copied.map_or(Looked::Broken, |block| look(block, key)) {
                     Looked::Other => {}
-                    Looked::Hit(hit) => {
-                        let bucket = at;
-                        return Some(Probe::Found(hit, Place { bucket, slot, word }));
-                    }
+                    Looked::Hit(hit) => return Some(Probe::Found(hit, Place { bucket, slot, word })),
                     Looked::Broken => return Some(Probe::Unavailable(Reason::Corrupt)),
                 }
             }
@@ -226,7 +237,7 @@ impl<'a, W: Word> View<'a, W> {
         }
     }
 
-    /// Reads the record in a slot into `out`, key and value; `None` if the slot is empty.
+    /// Reads the record in a slot into `out`, as its block is; `None` if the slot is empty.
     pub(crate) fn scan_slot(
         &self,
         bucket: u64,
@@ -243,11 +254,14 @@ impl<'a, W: Word> View<'a, W> {
                 return Ok(None);
             }
             W::fence_acquire();
-            let head = self.block(word).and_then(|block| copy_whole(block, out));
+            let copied = self.block(word).and_then(|block| copy_block(block, out));
             W::fence_acquire();
             if first.load() == version && slot_word.load() == word {
-                let head = head.ok_or(Reason::Corrupt)?;
-                return Ok(Some(Scanned { head, word }));
+                let block = copied.ok_or(Reason::Corrupt)?;
+                let (head, _) = read_head(block).ok_or(Reason::Corrupt)?;
+                let scanned = Scanned { head, word };
+                let fits = head.key_len <= KEY_BYTES_MAX && scanned.split(block.as_flattened()).is_some();
+                return fits.then_some(Some(scanned)).ok_or(Reason::Corrupt);
             }
         }
         Err(Reason::Busy)
@@ -280,9 +294,33 @@ impl<'a, W: Word> View<'a, W> {
     }
 }
 
-/// Compares the key in a block, word by word, and copies the value if it is the same.
+/// Returns which slots may hold a key with this tag, the first in the lowest bit.
+///
+/// Without a branch for each slot: where a key lies cannot be predicted, and the block is fetched at once.
 #[inline]
-fn look<W: Word>(block: &[W], key: &[u8], out: &mut [u8]) -> Looked {
+fn tagged(words: &[u64; BUCKET_SLOTS], tag: u64) -> u8 {
+    let slots = words.iter().rev();
+    slots.fold(0, |matches, word| {
+        matches << 1 | u8::from(word >> TAG_SHIFT == tag)
+    })
+}
+
+/// Copies a block to the front of `out` and returns the copy; `None` if it is too long.
+///
+/// All of it, before anything in it is looked at: its length is known from the slot, so that no line of
+/// it waits for another.
+#[inline]
+fn copy_block<'b, W: Word>(block: &[W], out: &'b mut [u8]) -> Option<&'b [[u8; 8]]> {
+    let out = out.as_chunks_mut::<8>().0.get_mut(..block.len())?;
+    for (to, word) in out.iter_mut().zip(block) {
+        *to = word.load().to_le_bytes();
+    }
+    Some(out)
+}
+
+/// Compares the key in a copied block, word by word, and returns where its value lies.
+#[inline]
+fn look(block: &[[u8; 8]], key: &[u8]) -> Looked {
     let Some((head, body)) = read_head(block) else {
         return Looked::Broken;
     };
@@ -293,10 +331,11 @@ fn look<W: Word>(block: &[W], key: &[u8], out: &mut [u8]) -> Looked {
     let Some((whole, values)) = body.split_at_checked(chunks.len()) else {
         return Looked::Broken;
     };
-    for (word, chunk) in whole.iter().zip(chunks) {
-        if word.load() != u64::from_le_bytes(*chunk) {
-            return Looked::Other;
-        }
+    let differs = |(word, chunk): (&[u8; 8], &[u8; 8])| {
+        u64::from_le_bytes(*word) != u64::from_le_bytes(*chunk)
+    };
+    if whole.iter().zip(chunks).any(differs) {
+        return Looked::Other;
     }
     let values = if rest.is_empty() {
         values
@@ -304,17 +343,18 @@ fn look<W: Word>(block: &[W], key: &[u8], out: &mut [u8]) -> Looked {
         let Some((last, values)) = values.split_first() else {
             return Looked::Broken;
         };
-        if last.load() != padded(key, rest) {
+        if u64::from_le_bytes(*last) != padded(key, rest) {
             return Looked::Other;
         }
         values
     };
-    if copy_words(values, head.value_len.div_ceil(8), out).is_none() {
+    if head.value_len.div_ceil(8) > values.len() {
         return Looked::Broken;
     }
     Looked::Hit(Hit {
         level: head.level,
         flags: head.flags,
+        at: block.len().wrapping_sub(values.len()).wrapping_mul(8),
         len: head.value_len,
     })
 }
@@ -334,30 +374,10 @@ fn padded(key: &[u8], rest: &[u8]) -> u64 {
 }
 
 #[inline]
-fn read_head<W: Word>(block: &[W]) -> Option<(Head, &[W])> {
-    let (head, body) = block.split_at_checked(BLOCK_HEAD_WORDS)?;
-    let [first, second] = head else { return None };
-    Some((Head::from_words([first.load(), second.load()]), body))
-}
-
-/// Copies `len` words to the front of `out`; `None` if either is too short.
-#[inline]
-fn copy_words<W: Word>(words: &[W], len: usize, out: &mut [u8]) -> Option<()> {
-    let words = words.get(..len)?;
-    let out = out.as_chunks_mut::<8>().0.get_mut(..len)?;
-    for (to, word) in out.iter_mut().zip(words) {
-        *to = word.load().to_le_bytes();
-    }
-    Some(())
-}
-
-fn copy_whole<W: Word>(block: &[W], out: &mut [u8]) -> Option<Head> {
-    let (head, body) = read_head(block)?;
-    let key_words = head.key_len.div_ceil(8);
-    let len = key_words.checked_add(head.value_len.div_ceil(8))?;
-    if head.key_len > KEY_BYTES_MAX {
+fn read_head(block: &[[u8; 8]]) -> Option<(Head, &[[u8; 8]])> {
+    let [first, second, body @ ..] = block else {
         return None;
-    }
-    copy_words(body, len, out)?;
-    Some(head)
+    };
+    let words = [first, second].map(|word| u64::from_le_bytes(*word));
+    Some((Head::from_words(words), body))
 }
