@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use locus_distribution::CloseReason;
+use locus_distribution::{CloseReason, SenderCounters};
 use locus_proto::v1::Plan;
 use locus_proto::{NodeId, NodeName, Position, Timestamp};
 
+use crate::core::CoreCounters;
+use crate::edge::{ApiCounters, UnicastCounters};
 use crate::log::TornTail;
 
 /// Something that an operator should be able to read.
@@ -89,6 +91,7 @@ pub enum Event {
         suppressed: u64,
     },
     Stopping,
+    Totals(Box<Totals>),
     Stopped(Position),
     Failed {
         reason: String,
@@ -105,6 +108,7 @@ impl Event {
             | Self::EpochOpened(_)
             | Self::NodeUp { .. }
             | Self::Stopping
+            | Self::Totals(_)
             | Self::Stopped(_) => tracing::Level::INFO,
             Self::Insecure { .. }
             | Self::TornTailCut(_)
@@ -257,9 +261,46 @@ impl fmt::Display for Event {
                 and_more(f, *suppressed)
             }
             Self::Stopping => f.write_str("stopping: no more requests are taken"),
+            Self::Totals(totals) => write!(f, "since the start: {totals}"),
             Self::Stopped(position) => write!(f, "stopped at {position}"),
             Self::Failed { reason } => write!(f, "stopped by a fault: {reason}"),
         }
+    }
+}
+
+/// What every part has counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// The core.
+    pub core: CoreCounters,
+    /// Distribution.
+    pub distribution: SenderCounters,
+    /// The listener of the nodes.
+    pub unicast: UnicastCounters,
+    /// The API.
+    pub api: ApiCounters,
+}
+
+impl fmt::Display for Totals {
+    /// Names and values of all that are not zero, by part.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("core", serde_json::to_value(self.core)),
+            ("distribution", serde_json::to_value(self.distribution)),
+            ("unicast", serde_json::to_value(self.unicast)),
+            ("api", serde_json::to_value(self.api)),
+        ];
+        for (at, (part, counters)) in parts.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            write!(f, "{separator}{part}")?;
+            let counters = counters.as_ref().ok().and_then(|value| value.as_object());
+            for (name, count) in counters.into_iter().flatten() {
+                if count != 0 {
+                    write!(f, " {name}={count}")?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -327,6 +368,17 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_name_what_happened() {
+        let mut totals = Totals::default();
+        totals.core.changes_total = 40;
+        totals.api.answers_total = 7;
+        totals.api.refused_total = 1;
+        let expected = "core changes_total=40; distribution; unicast; \
+                        api answers_total=7 refused_total=1";
+        assert_eq!(totals.to_string(), expected);
+    }
 
     #[test]
     fn one_line_a_second_and_the_number_of_the_others() {

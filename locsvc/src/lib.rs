@@ -31,9 +31,9 @@ pub use config::{ApiConfig, Config, ConfigError, DistributionConfig};
 pub use drive::{Drive, Sink, chain};
 pub use edge::{
     Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
-    Unicast,
+    Unicast, UnicastCounters,
 };
-pub use event::{Event, Limiter, emit};
+pub use event::{Event, Limiter, Totals, emit};
 pub use log::{
     AppendError, DiskFolder, EntryError, Folder, Log, LogConfig, MemoryFile, MemoryFolder,
     OpenLogError, ReadLogError, Recovered, SegmentFile, TornTail,

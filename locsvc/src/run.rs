@@ -12,12 +12,13 @@ use locus_table::OpenTableError;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core::{Core, CoreConfig, Input, Transmit};
+use crate::core::{Core, CoreConfig, EndState, Input, Transmit};
 use crate::drive::{Drive, Sink, chain};
 use crate::edge::{
-    Api, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError, Unicast,
+    Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
+    Unicast,
 };
-use crate::event::{Event, Limiter, emit};
+use crate::event::{Event, Limiter, Totals, emit};
 use crate::log::{AppendError, DiskFolder, Log, LogConfig, OpenLogError};
 use crate::master::{Alive, DataFolder, Meta, OpenFolderError, RecoverError};
 use crate::provision::Answer;
@@ -97,6 +98,8 @@ pub struct Service {
     drive: Drive<DiskFolder>,
     edges: Edges,
     api: Option<Api>,
+    /// What the API had counted when it stopped.
+    api_counters: ApiCounters,
 }
 
 /// Where what the core says goes.
@@ -178,6 +181,7 @@ impl Service {
                 alive_failed: Limiter::default(),
             },
             api: None,
+            api_counters: ApiCounters::default(),
         };
         service.feed(start)?;
         // Only now: whoever asks the API finds a service that answers.
@@ -208,8 +212,20 @@ impl Service {
     pub fn run(mut self) -> Result<(), RunError> {
         let served = self.serve();
         self.edges.replies.close();
+        let EndState {
+            counters: core,
+            distribution,
+            ..
+        } = self.drive.core().end_state();
+        let totals = Totals {
+            core,
+            distribution,
+            unicast: self.edges.unicast.counters(),
+            api: self.api_counters,
+        };
         self.edges.unicast.stop();
         served?;
+        emit(&Event::Totals(Box::new(totals)));
         emit(&Event::Stopped(self.drive.core().position()));
         Ok(())
     }
@@ -262,7 +278,10 @@ impl Service {
         match arrival {
             Arrival::Input(input) => self.feed(input).map(|()| false),
             Arrival::Stop => self.stop_api().map(|()| false),
-            Arrival::ApiStopped => Ok(true),
+            Arrival::ApiStopped(counters) => {
+                self.api_counters = counters;
+                Ok(true)
+            }
         }
     }
 
@@ -278,8 +297,7 @@ impl Service {
         let stopping = thread::Builder::new()
             .name("stop".to_owned())
             .spawn(move || {
-                drop(api);
-                drop(inbox.send(Arrival::ApiStopped));
+                drop(inbox.send(Arrival::ApiStopped(api.stop())));
             });
         stopping.map(drop).map_err(RunError::Thread)
     }

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -260,10 +261,17 @@ fn serves_a_node_ends_on_sigterm_and_goes_on() {
     }
     let (status, lines) = service.stop();
     assert_eq!(status.code(), Some(0), "{lines:#?}");
-    assert!(
-        lines.iter().any(|line| line.contains("stopped at level 3")),
-        "{lines:#?}"
-    );
+    let has = |text: &str| lines.iter().any(|line| line.contains(text));
+    assert!(has("stopped at level 3"), "{lines:#?}");
+    assert!(has("since the start: core"), "{lines:#?}");
+    assert!(has(" changes_total=3 registrations_total=3"), "{lines:#?}");
+    // Whoever reads a log file or journald wants no colours.
+    assert!(!has("\u{1b}"), "{lines:#?}");
+    // The key of the tables, and the subscribers' data.
+    for name in ["meta", "log.00000000000000000000"] {
+        let file = fs::metadata(scratch.path.join("data").join(name)).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 
     let service = Service::start(&config);
     let (mut node, welcome) = Node::greeted(&service);

@@ -100,6 +100,11 @@ impl Batch {
         self.changes.is_empty()
     }
 
+    /// Requests in it, those that change nothing included.
+    pub(super) fn requests(&self) -> usize {
+        self.jobs.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= FRAME_CHANGES_MAX || self.bytes >= BATCH_BYTES_MAX
     }

@@ -9,7 +9,7 @@ use locus_table::PrepareError;
 
 use super::batch::{Batch, Draft, Drafted, Known, Reply, Work};
 use super::input::Transmit;
-use super::{BACKLOG_MAX, BATCH_BYTES_MAX, Core, InFlight, Job};
+use super::{BACKLOG_MAX, BATCH_BYTES_MAX, Core, InFlight};
 use crate::event::Event;
 use crate::log::Place;
 use crate::master::{Master, RecoverError};
@@ -41,8 +41,7 @@ impl Core {
             self.refuse(work, RequestError::Busy, Refusal::Unavailable);
             return;
         }
-        let alone = false;
-        self.backlog.push_back(Job { work, alone });
+        self.backlog.push_back(work);
         self.gather(now, false);
     }
 
@@ -50,14 +49,12 @@ impl Core {
     pub(super) fn gather(&mut self, now: Timestamp, flush: bool) {
         while self.in_flight.is_none() {
             let closing = match self.backlog.pop_front() {
-                Some(job) if job.alone && !self.batch.is_empty() => {
-                    self.backlog.push_front(job);
-                    true
-                }
-                Some(Job { work, alone }) => match self.take(now, work) {
-                    Taken::Yes => alone || self.batch.is_full(),
+                Some(work) => match self.take(now, work) {
+                    Taken::Yes => {
+                        self.batch.is_full() || self.batch.requests() >= self.requests_max
+                    }
                     Taken::NoRoom(work) => {
-                        self.backlog.push_front(Job { work, alone });
+                        self.backlog.push_front(work);
                         true
                     }
                 },
@@ -111,7 +108,10 @@ impl Core {
         let to = batch.to();
         let (changes, jobs) = batch.close();
         let prepared = match self.master.prepare(&changes) {
-            Ok(prepared) => prepared,
+            Ok(prepared) => {
+                self.requests_max = (self.requests_max * 2).min(BACKLOG_MAX);
+                prepared
+            }
             Err(error) => {
                 self.not_prepared(now, jobs, &error);
                 return;
@@ -138,12 +138,12 @@ impl Core {
         });
     }
 
-    /// One request that does not fit must not take the others with it: each is tried alone.
+    /// One request that does not fit must not take the others with it: half of them are tried next.
     fn not_prepared(&mut self, now: Timestamp, jobs: Vec<(Work, Reply)>, error: &PrepareError) {
         if jobs.len() > 1 {
-            let alone = true;
+            self.requests_max = jobs.len() / 2;
             for (work, _) in jobs.into_iter().rev() {
-                self.backlog.push_front(Job { work, alone });
+                self.backlog.push_front(work);
             }
             return;
         }
@@ -192,6 +192,9 @@ impl Core {
                     .commit(prepared, &changes, header.after(), header.time);
                 self.index.push(Place::after(&header), bytes);
                 self.batch = Batch::new(header.to);
+                if let Some(clock) = &mut self.clock {
+                    clock.go_on(now);
+                }
                 self.counters.batches_total += 1;
                 self.counters.changes_total += header.to.since(header.from);
                 let time = self.time(now);
@@ -212,6 +215,10 @@ impl Core {
         match self.in_flight.take() {
             None | Some(InFlight::Epoch { .. }) => {}
             Some(InFlight::Batch { jobs, .. }) => {
+                // Rules 2.3: time in which no registration is accepted ages no binding.
+                if let Some(clock) = &mut self.clock {
+                    clock.stop(now);
+                }
                 self.counters.batches_refused_total += 1;
                 if let Some(suppressed) = self.limits.disk.permit(now) {
                     self.say(Event::BatchRefused {

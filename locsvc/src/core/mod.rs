@@ -52,8 +52,11 @@ pub struct Core {
     expiry: ExpiryQueue,
     /// Bytes of the log by level: what a catch-up would cost.
     index: Index,
-    backlog: VecDeque<Job>,
+    backlog: VecDeque<Work>,
     batch: Batch,
+    /// Most requests in one batch: halved when a batch does not fit into the table, doubled with each
+    /// that does, so that the one that is too much is found and the others still share their writes.
+    requests_max: usize,
     in_flight: Option<InFlight>,
     scans: HashMap<Peer, ScanCursor>,
     waiting: Vec<Waiting>,
@@ -64,13 +67,6 @@ pub struct Core {
     expire_at: Timestamp,
     counters: CoreCounters,
     limits: Limiters,
-}
-
-/// A request and whether it has to have a batch of its own, because one with others did not fit.
-#[derive(Debug)]
-struct Job {
-    work: Work,
-    alone: bool,
 }
 
 /// What the log is making durable.
@@ -130,6 +126,7 @@ impl Core {
             index: Index::default(),
             backlog: VecDeque::new(),
             batch: Batch::new(Level::ZERO),
+            requests_max: BACKLOG_MAX,
             in_flight: None,
             scans: HashMap::new(),
             waiting: Vec::new(),

@@ -10,4 +10,4 @@ mod unicast;
 
 pub use api::{Api, ApiCounters, StartApiError};
 pub use port::{ApiPort, ApiReplies, Arrival, Inbox};
-pub use unicast::{StartUnicastError, Unicast};
+pub use unicast::{StartUnicastError, Unicast, UnicastCounters};

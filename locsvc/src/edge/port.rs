@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::Sender;
 use locus_proto::Timestamp;
 
+use super::ApiCounters;
 use crate::clock::Clock;
 use crate::core::Input;
 use crate::provision::{Answer, Request, RequestError};
@@ -22,8 +23,8 @@ pub enum Arrival {
     Input(Input),
     /// The process is to end: take nothing new.
     Stop,
-    /// The API has stopped: flush and leave.
-    ApiStopped,
+    /// The API has stopped, and has counted this: flush and leave.
+    ApiStopped(ApiCounters),
 }
 
 type Reply = Box<dyn FnOnce(Answer) + Send>;

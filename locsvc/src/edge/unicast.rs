@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use locus_distribution::{PEERS_MAX, Peer};
 use locus_proto::Deframer;
+use serde::Serialize;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::port::{Arrival, Inbox};
@@ -21,6 +22,9 @@ use crate::event::{self, Event, Limiter};
 /// Most messages that wait to be written to one node; the window closes at 1 MiB, so this many wait only
 /// for a node that takes nothing, and it is dropped.
 pub(super) const QUEUE_MAX: usize = 16 * 1024;
+/// Most bytes that wait to be written to one node: its window, and answers to as many registrations as it
+/// may have under way. A node for which more wait is dropped.
+pub(super) const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of one read and, about, of one write.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// A write that takes longer ends the connection; the core has given the node up before (30 s).
@@ -44,6 +48,15 @@ pub struct StartUnicastError {
     pub source: io::Error,
 }
 
+/// Counts since the listener was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct UnicastCounters {
+    /// Connections refused because too many were open, or closed because of what came over them.
+    pub refused_total: u64,
+    /// Nodes dropped because they did not take what was queued for them.
+    pub dropped_total: u64,
+}
+
 /// The listener and its connections.
 #[derive(Debug)]
 pub struct Unicast {
@@ -61,11 +74,15 @@ struct Shared {
     connections: Mutex<HashMap<Peer, Connection>>,
     refused: Mutex<Limiter>,
     refused_total: AtomicU64,
+    dropped_total: AtomicU64,
 }
 
+/// A connection whose threads run.
 #[derive(Debug)]
 struct Connection {
-    queue: Sender<Outgoing>,
+    /// `None` once it is being closed: the writer ends behind what is queued.
+    queue: Option<Sender<Outgoing>>,
+    queued_bytes: Arc<AtomicUsize>,
     stream: TcpStream,
 }
 
@@ -94,6 +111,7 @@ impl Unicast {
             connections: Mutex::default(),
             refused: Mutex::default(),
             refused_total: AtomicU64::new(0),
+            dropped_total: AtomicU64::new(0),
         });
         let (stop, stopped) = bounded(1);
         let accepting = listener.try_clone().map_err(failed)?;
@@ -113,9 +131,12 @@ impl Unicast {
         self.address
     }
 
-    /// Returns how many connections were refused or closed because of what came over them.
-    pub fn refused_total(&self) -> u64 {
-        self.shared.refused_total.load(Ordering::Relaxed)
+    /// Returns what it has counted since it started.
+    pub fn counters(&self) -> UnicastCounters {
+        UnicastCounters {
+            refused_total: self.shared.refused_total.load(Ordering::Relaxed),
+            dropped_total: self.shared.dropped_total.load(Ordering::Relaxed),
+        }
     }
 
     /// Queues bytes for a node; never blocks. A node whose queue is full is dropped.
@@ -125,22 +146,34 @@ impl Unicast {
             bytes,
             counted,
         } = transmit;
-        let connections = self.shared.connections();
-        if let Some(connection) = connections.get(&peer) {
-            match connection.queue.try_send(Outgoing { bytes, counted }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    // The reader sees the end and says so to the core.
-                    drop(connection.stream.shutdown(Shutdown::Both));
-                }
-            }
+        let mut connections = self.shared.connections();
+        let Some(connection) = connections.get_mut(&peer) else {
+            return;
+        };
+        let Some(queue) = &connection.queue else {
+            return;
+        };
+        let len = bytes.len();
+        let queued = connection.queued_bytes.fetch_add(len, Ordering::Relaxed) + len;
+        let is_full = queued > QUEUE_BYTES_MAX
+            || match queue.try_send(Outgoing { bytes, counted }) {
+                Err(TrySendError::Full(_)) => true,
+                // The writer has failed: the reader is about to say that the connection has ended.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => false,
+            };
+        if is_full {
+            self.shared.dropped_total.fetch_add(1, Ordering::Relaxed);
+            connection.queue = None;
+            // The reader sees the end and says so to the core.
+            drop(connection.stream.shutdown(Shutdown::Both));
         }
     }
 
     /// Closes a connection when what is queued for it is written.
     pub fn close(&self, peer: Peer) {
-        // The queue's only sender goes: the writer ends behind it, and closes.
-        drop(self.shared.connections().remove(&peer));
+        if let Some(connection) = self.shared.connections().get_mut(&peer) {
+            connection.queue = None;
+        }
     }
 
     /// Takes no more connections.
@@ -231,17 +264,23 @@ fn open(peer: Peer, stream: TcpStream, address: String, shared: &Arc<Shared>) ->
         .with_retries(KEEP_ALIVE_RETRIES);
     SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
     let (queue, outgoing) = bounded(QUEUE_MAX);
+    let queue = Some(queue);
+    let queued_bytes = Arc::<AtomicUsize>::default();
     let (reading, writing) = (stream.try_clone()?, stream.try_clone()?);
-    let for_writer = Arc::clone(shared);
+    let for_writer = (Arc::clone(shared), Arc::clone(&queued_bytes));
     spawn("write", move || {
-        write(peer, &writing, &outgoing, &for_writer);
+        let (shared, queued_bytes) = for_writer;
+        write(peer, &writing, &outgoing, &queued_bytes, &shared);
         // Also wakes the reader, which says to the core that the connection has ended.
         drop(writing.shutdown(Shutdown::Both));
     })?;
     let for_reader = Arc::clone(shared);
-    shared
-        .connections()
-        .insert(peer, Connection { queue, stream });
+    let connection = Connection {
+        queue,
+        queued_bytes,
+        stream,
+    };
+    shared.connections().insert(peer, connection);
     let reader = spawn("read", move || {
         // Whoever cannot be told has ended: the process is leaving.
         drop(read(peer, reading, address, &for_reader));
@@ -285,7 +324,13 @@ fn read(peer: Peer, mut stream: TcpStream, address: String, shared: &Shared) -> 
 }
 
 /// Writes what is queued, several messages at once, until the queue's sender is gone or a write fails.
-fn write(peer: Peer, mut stream: &TcpStream, outgoing: &Receiver<Outgoing>, shared: &Shared) {
+fn write(
+    peer: Peer,
+    mut stream: &TcpStream,
+    outgoing: &Receiver<Outgoing>,
+    queued_bytes: &AtomicUsize,
+    shared: &Shared,
+) {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     while let Ok(first) = outgoing.recv() {
         block.clear();
@@ -307,6 +352,7 @@ fn write(peer: Peer, mut stream: &TcpStream, outgoing: &Receiver<Outgoing>, shar
         if stream.write_all(&block).is_err() {
             return;
         }
+        queued_bytes.fetch_sub(block.len(), Ordering::Relaxed);
         let sent = Input::Sent {
             peer,
             bytes: counted,

@@ -1,6 +1,7 @@
 //! Opens a log: reads all of it, cuts off a torn tail, refuses damage. It does not know what records mean.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 use locus_proto::{Frame, FrameHeader, FrameKind, Position};
 
@@ -71,6 +72,8 @@ impl<F: Folder> Log<F> {
             current_bytes = state.index.end() - base;
             current = Some(file);
         }
+        // A process that died while it made the last segment has not waited for its name to be durable.
+        folder.sync().map_err(|source| io_error(".", source))?;
         let end = state.recovered.end;
         let log = Self {
             folder,
@@ -108,7 +111,7 @@ impl Recovery {
         // A segment is at most 64 MiB and one entry; it is read whole.
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         fill(file, &mut bytes, 0).map_err(|source| io_error(name, source))?;
-        let mut at = 0;
+        let (mut at, mut last_at) = (0, 0);
         while at < bytes.len() {
             let offset = u64::try_from(at).unwrap_or(u64::MAX);
             let damaged = |source| OpenLogError::Damaged {
@@ -125,7 +128,6 @@ impl Recovery {
                     }
                     file.truncate(offset)
                         .map_err(|source| io_error(name, source))?;
-                    file.sync().map_err(|source| io_error(name, source))?;
                     self.recovered.torn = Some(TornTail {
                         file: name.to_owned(),
                         offset,
@@ -150,10 +152,25 @@ impl Recovery {
             self.recovered.end = header.after();
             self.recovered.entries += 1;
             self.recovered.bytes += entry_bytes;
-            at += entry.size();
+            (last_at, at) = (at, at + entry.size());
+        }
+        if is_last {
+            make_durable(file, &bytes[last_at..at], last_at)
+                .map_err(|source| io_error(name, source))?;
         }
         Ok(())
     }
+}
+
+/// Writes the last entry once more where it stands, and syncs: its writer may have died before its
+/// `fdatasync`, or because it failed, after which the system takes what it holds for written. Of every
+/// entry before it the sync was waited for.
+fn make_durable(file: &mut impl SegmentFile, entry: &[u8], at: usize) -> io::Result<()> {
+    let written = file.write_at(entry, u64::try_from(at).unwrap_or(u64::MAX))?;
+    if written != entry.len() {
+        return Err(ErrorKind::WriteZero.into());
+    }
+    file.sync()
 }
 
 /// Returns the names of the segments in order; the first begins at level zero.
@@ -186,7 +203,7 @@ fn follows(end: Position, header: &FrameHeader) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn io_error(file: &str, source: std::io::Error) -> OpenLogError {
+fn io_error(file: &str, source: io::Error) -> OpenLogError {
     OpenLogError::Io {
         file: file.to_owned(),
         source,

@@ -1,5 +1,7 @@
 //! Recovery at every byte, damage, full and failing disks, reading back.
 
+mod power_cut;
+
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
@@ -404,7 +406,7 @@ fn a_full_disk_refuses_the_batch_and_leaves_the_log_as_it_was() {
                 "{takes}: {refused:?}"
             );
             assert_eq!((log.end(), log.bytes()), before);
-            let (_, recovered, frames) = open(folder.clone(), LogConfig::default()).unwrap();
+            let (_, recovered, frames) = open(folder.inner.clone(), LogConfig::default()).unwrap();
             assert_eq!(
                 (frames, recovered.torn),
                 (expected.clone(), None),

@@ -24,12 +24,14 @@ pub struct Alive {
 /// Service time as a function of the process's own time.
 ///
 /// It resumes where the last life ended, so an outage ages no binding, and then holds for
-/// min(outage, 120 s), so that what came back by a short expiry is not removed meanwhile.
+/// min(outage, 120 s), so that what came back by a short expiry is not removed meanwhile. A disk that
+/// takes nothing is an outage too: from the first refusal to the next success the clock stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceClock {
     base: MasterTime,
     runs_from: Timestamp,
     outage: Duration,
+    stopped_at: Option<Timestamp>,
 }
 
 impl ServiceClock {
@@ -49,6 +51,7 @@ impl ServiceClock {
                 base: MasterTime(wall_ms.max(1)), // zero means never
                 runs_from: now,
                 outage: Duration::ZERO,
+                stopped_at: None,
             };
         };
         let outage = alive.map_or(HOLD_MAX, |alive| {
@@ -58,11 +61,32 @@ impl ServiceClock {
             base,
             runs_from: now.plus(outage.min(HOLD_MAX)),
             outage,
+            stopped_at: None,
+        }
+    }
+
+    /// Stands still from `now` on: no change is accepted. Does nothing if it stands still already.
+    pub fn stop(&mut self, now: Timestamp) {
+        if self.stopped_at.is_none() {
+            self.base = self.time(now);
+            self.runs_from = self.runs_from.max(now);
+            self.stopped_at = Some(now);
+        }
+    }
+
+    /// Goes on, after a hold of its own: changes are accepted again. Does nothing if it was not stopped.
+    pub fn go_on(&mut self, now: Timestamp) {
+        if let Some(stopped_at) = self.stopped_at.take() {
+            let hold = now.since(stopped_at).min(HOLD_MAX);
+            self.runs_from = self.runs_from.max(now.plus(hold));
         }
     }
 
     /// Returns service time at `now`.
     pub fn time(&self, now: Timestamp) -> MasterTime {
+        if self.stopped_at.is_some() {
+            return self.base;
+        }
         let run = now.since(self.runs_from).as_millis();
         self.base.plus_ms(u64::try_from(run).unwrap_or(u64::MAX))
     }
@@ -125,6 +149,26 @@ mod tests {
         let ahead = ServiceClock::start(at(0), WALL * 2, alive(WALL, WALL), None);
         assert_eq!(ahead.time(at(0)), MasterTime(WALL));
         assert_eq!((ahead.outage(), ahead.hold(at(0))), (OUTAGE_MAX, HOLD_MAX));
+    }
+
+    #[test]
+    fn a_stop_ages_nothing_and_is_followed_by_a_hold() {
+        let mut clock = ServiceClock::start(at(0), WALL, None, None);
+        clock.go_on(at(5));
+        clock.stop(at(10));
+        clock.stop(at(30));
+        assert_eq!(clock.time(at(40)), MasterTime(WALL + 10_000));
+        clock.go_on(at(40));
+        for (second, run) in [(40, 10), (70, 10), (71, 11), (80, 20)] {
+            assert_eq!(clock.time(at(second)), MasterTime(WALL + run * 1000));
+        }
+        // Within the hold it only lengthens it, and time never goes back.
+        clock.stop(at(100));
+        clock.go_on(at(1000));
+        clock.stop(at(1010));
+        clock.go_on(at(1011));
+        assert_eq!(clock.time(at(1120)), MasterTime(WALL + 40_000));
+        assert_eq!(clock.time(at(1121)), MasterTime(WALL + 41_000));
     }
 
     #[test]

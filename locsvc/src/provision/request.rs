@@ -214,7 +214,7 @@ pub enum RequestError {
     /// The master's memory contradicts itself. HTTP 500.
     #[error("the table contradicts itself; restart locsvc: it is made anew from the log")]
     Inconsistent,
-    /// More requests wait than the core takes, or the service is stopping; try again. HTTP 503.
+    /// More requests wait than the core takes, or the service is stopping; try again. HTTP 429.
     #[error("too many requests are waiting, or the service is stopping")]
     Busy,
 }

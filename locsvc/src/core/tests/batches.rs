@@ -288,6 +288,41 @@ fn a_full_table_refuses_only_what_does_not_fit() {
 }
 
 #[test]
+fn a_full_table_makes_no_write_of_its_own_of_each_request_that_fits() {
+    let mut bench = Bench::new(1);
+    let mut fitted = 0;
+    while let Answer::Changed { .. } = bench.change(vec![put(fitted, "sip:a@h")]) {
+        fitted += 1;
+    }
+    let entries = bench.frames().len();
+    // One stranger among many who are known.
+    let ask = |bench: &mut Bench, number| {
+        bench.ask(Request::Change(vec![put(
+            number,
+            &format!("sip:{number}@h"),
+        )]))
+    };
+    let before: Vec<u64> = (0..10).map(|n| ask(&mut bench, n % fitted)).collect();
+    let stranger = ask(&mut bench, fitted);
+    let behind: Vec<u64> = (0..200)
+        .map(|n| bench.ask(Request::Change(vec![put(0, &format!("sip:{n}@h"))])))
+        .collect();
+    assert_eq!(
+        bench.answer(stranger),
+        Answer::Refused(RequestError::TableFull)
+    );
+    let mut last = 0;
+    for ticket in before.into_iter().chain(behind) {
+        let answer = bench.answer(ticket);
+        let (level, _) = changed(&answer);
+        assert!(level >= last, "in the order of their coming");
+        last = level;
+    }
+    let entries = bench.frames().len() - entries;
+    assert!(entries <= 20, "{entries} writes");
+}
+
+#[test]
 fn a_restart_goes_on_in_a_new_epoch_with_the_same_content() {
     let folder = MemoryFolder::default();
     let mut bench = Bench::open(folder.clone(), 1000, WALL, None, None);

@@ -81,6 +81,32 @@ fn a_full_disk_delays_removal_and_forgets_nothing() {
     assert_eq!(bench.drive.core().records(), 0);
 }
 
+#[test]
+fn a_full_disk_ages_nobody_who_could_not_come_back() {
+    let mut bench = Bench::new(1000);
+    let node = bench.node(1);
+    bench.register(node, registration(1, 1, 600));
+    bench.advance(seconds(100));
+    bench.disk = Some("no space left on device");
+    for number in 2..32 {
+        let node = bench.node(number); // the one before has been silent for too long
+        let refused = bench.register(node, registration(1, number.into(), 600));
+        assert!(
+            matches!(refused, RegistrationReply::Refused(_)),
+            "{refused:?}"
+        );
+        bench.advance(seconds(30));
+    }
+    assert_eq!(bench.contacts(1), 1, "500 s of its life are left");
+    bench.disk = None;
+    bench.change(vec![put(2, "sip:a@h")]);
+    // As after a restart: time to come back for those who were sent away.
+    bench.advance(seconds(120 + 499));
+    assert_eq!(bench.contacts(1), 1);
+    bench.advance(seconds(3));
+    assert_eq!(bench.contacts(1), 0);
+}
+
 /// Registers for 60 s, lives 20 s, is down for `outage_s`; returns after how many seconds of the new
 /// life the binding is removed.
 fn removed_after(outage_s: u64, wall_jump_ms: i64) -> u64 {

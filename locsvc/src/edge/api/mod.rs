@@ -164,10 +164,12 @@ impl Api {
         self.counters.read()
     }
 
-    /// Takes no more requests, gives what has begun a second to end, then ends the thread. The core
-    /// has to live until then.
-    pub fn stop(self) {
+    /// Takes no more requests, gives what has begun a second to end, then ends the thread; returns what
+    /// was counted. The core has to live until then.
+    pub fn stop(self) -> ApiCounters {
+        let counters = Arc::clone(&self.counters);
         drop(self);
+        counters.read()
     }
 }
 

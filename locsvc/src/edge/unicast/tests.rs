@@ -90,6 +90,46 @@ fn what_was_queued_is_written_before_the_close() {
     bench.unicast.transmit(transmit(peer, vec![0], true));
 }
 
+/// Bytes that fill the sockets' buffers on both sides, and more.
+fn block_writer(bench: &Bench, peer: Peer) {
+    bench
+        .unicast
+        .transmit(transmit(peer, vec![0; 16 * 1024 * 1024], false));
+}
+
+#[test]
+fn a_connection_counts_until_it_has_ended() {
+    let bench = Bench::new();
+    let (mut stream, peer) = bench.connect();
+    block_writer(&bench, peer);
+    bench.unicast.close(peer);
+    // It still has its threads and bytes: it takes one of the places.
+    assert_eq!(bench.unicast.shared.connections().len(), 1);
+    bench.unicast.transmit(transmit(peer, vec![0], true)); // for nobody
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), 16 * 1024 * 1024);
+    assert_eq!(bench.next(), Input::Closed { peer });
+    // The reader forgets it behind its last word.
+    while !bench.unicast.shared.connections().is_empty() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_waits_for_one_node_is_bounded_in_bytes_too() {
+    let bench = Bench::new();
+    let (stream, peer) = bench.connect();
+    for _ in 0..QUEUE_BYTES_MAX / (1024 * 1024) + 32 {
+        bench
+            .unicast
+            .transmit(transmit(peer, vec![0; 1024 * 1024], false));
+    }
+    assert_eq!(bench.next(), Input::Closed { peer });
+    assert_eq!(bench.unicast.counters().dropped_total, 1);
+    drop(stream);
+}
+
 #[test]
 fn a_node_that_takes_nothing_is_dropped() {
     let bench = Bench::new();
@@ -117,7 +157,7 @@ fn bytes_that_are_no_message_are_counted_and_end_the_connection() {
         let (mut stream, peer) = bench.connect();
         stream.write_all(&bytes).unwrap();
         assert_eq!(bench.next(), Input::Closed { peer });
-        assert_eq!(bench.unicast.refused_total(), number);
+        assert_eq!(bench.unicast.counters().refused_total, number);
     }
 }
 
