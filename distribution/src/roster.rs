@@ -33,7 +33,7 @@ pub struct RosterEntry {
     pub sending: Sending,
     /// When it was last heard.
     pub heard_at: Timestamp,
-    /// Its last report.
+    /// Its last report since it greeted last.
     pub status: Option<NodeStatus>,
     /// Levels between its last report and the head of the log; `None` before its first report.
     pub levels_behind: Option<u64>,
@@ -57,10 +57,7 @@ impl Roster {
     pub(crate) fn handle_hello(&mut self, now: Timestamp, hello: &Hello, address: &str) -> bool {
         let known = self.nodes.remove(&hello.node);
         let forgot = self.nodes.len() >= ROSTER_MAX && self.forget_one();
-        let (status, reload_next) = match known {
-            Some(known) => (known.entry.status, known.reload_next),
-            None => (None, None),
-        };
+        let reload_next = known.and_then(|known| known.reload_next);
         let entry = RosterEntry {
             node: hello.node,
             name: hello.name.clone(),
@@ -70,7 +67,7 @@ impl Roster {
             connected: true,
             sending: Sending::Greeting,
             heard_at: now,
-            status,
+            status: None, // what it said before may be of another table
             levels_behind: None,
         };
         self.nodes.insert(hello.node, Known { entry, reload_next });

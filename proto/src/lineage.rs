@@ -34,8 +34,8 @@ pub enum Verdict {
 /// Why a replica must load the whole table anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ReloadReason {
-    /// It has no table yet.
-    #[error("the node has no table yet")]
+    /// It presents no table: it has none, or none that changes can follow.
+    #[error("the node presents no table")]
     Empty,
     /// Its epoch is not in the lineage.
     #[error("the node's epoch is not of this master's lineage")]

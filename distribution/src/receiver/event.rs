@@ -195,7 +195,7 @@ pub enum MasterError {
     /// Its newest epoch is not newer than the one this node follows, nor a successor of it.
     #[error(
         "the master is at epoch {theirs}, this node has followed epoch {ours}: another or an older \
-         master's data; to follow it, stop the agent and remove the table folder"
+         master's data; to follow it, stop the agent, empty its table folder and start it again"
     )]
     OtherMaster {
         /// Its newest epoch.

@@ -24,8 +24,9 @@ pub(super) struct Load {
 impl Load {
     /// Returns a load that has begun.
     ///
-    /// `head` is what the master's Welcome announced. The node's own level is not above it unless the
-    /// lineage disowned it; so a loaded table never goes below the old one, except when it must.
+    /// `head` is the highest that the master has named on this connection. The node's own level is not
+    /// above it unless the lineage disowned it; so a loaded table never goes below the old one, except
+    /// when it must.
     ///
     /// An epoch that began while the node waited for its turn is entered into `lineage`.
     ///

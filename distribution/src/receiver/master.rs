@@ -17,18 +17,12 @@ use crate::message::noun;
 
 impl Receiver {
     pub(super) fn handle(&mut self, now: Timestamp, message: Message) -> Result<(), MasterError> {
-        if let Message::Rejection(rejection) = message {
-            return Err(MasterError::Rejected(rejection.reason));
-        }
-        if let (Phase::Greeting, Message::Welcome(welcome)) = (&self.phase, &message) {
-            self.handle_welcome(now, welcome.clone())?;
-            self.heard(now);
-            return Ok(());
-        }
         if self.welcomed() {
             self.heard(now); // a master that has not taken the node in is none
         }
         match (message, &mut self.phase) {
+            (Message::Rejection(rejection), _) => Err(MasterError::Rejected(rejection.reason)),
+            (Message::Welcome(welcome), Phase::Greeting) => self.handle_welcome(now, welcome),
             (
                 Message::Heartbeat(heartbeat),
                 Phase::Following | Phase::Awaiting | Phase::Loading(_),
@@ -85,7 +79,7 @@ impl Receiver {
         }
         match welcome.plan {
             Plan::Continue => {
-                let mine = self.position().ok_or(MasterError::Welcome)?;
+                let mine = self.presentable().ok_or(MasterError::Welcome)?;
                 let head = welcome.head;
                 let verdict = welcome.lineage.judge(mine.epoch, mine.level, head.level);
                 if verdict != Verdict::Continue {
@@ -112,6 +106,7 @@ impl Receiver {
         self.clock.handle_time(now, welcome.time);
         self.complete_until = self.complete_until.min(welcome.time); // another clock, if it is earlier
         self.timers.stop(Timer::Welcome);
+        self.heard(now);
         self.report(now);
         Ok(())
     }
@@ -123,7 +118,7 @@ impl Receiver {
     ) -> Result<(), MasterError> {
         let Heartbeat { time, head } = heartbeat;
         self.clock.handle_time(now, time);
-        self.master_level = head.level;
+        self.master_level = self.master_level.max(head.level); // a log does not shrink
         let (Phase::Following, Some(mine)) = (&self.phase, self.position()) else {
             return Ok(()); // no level counts before the table is whole
         };
@@ -187,7 +182,7 @@ impl Receiver {
             }
             Ruling::Gap => Err(self.gap(mine, frame.header.from)),
             Ruling::RootMismatch => {
-                self.suspect();
+                self.suspect(Content::Wrong(StateReason::RootMismatch));
                 Err(MasterError::RootMismatch { level: mine.level })
             }
         }
@@ -227,19 +222,19 @@ impl Receiver {
         }
     }
 
-    /// A frame did not fit: once may be the sender's fault, twice at one level is the table's.
-    pub(super) fn suspect(&mut self) {
+    /// What came did not fit. Once may be the connection's fault and a new greeting mends it; twice at one
+    /// level, with no matching heartbeat in between, the table is `verdict`.
+    pub(super) fn suspect(&mut self, verdict: Content) {
         let level = self.position().map_or(Level::ZERO, |mine| mine.level);
         self.content = match self.content {
-            Content::Suspect(before) if before == level => {
-                Content::Wrong(StateReason::RootMismatch)
-            }
+            Content::Suspect(before) if before == level => verdict,
             Content::Good | Content::Suspect(_) => Content::Suspect(level),
-            Content::Outgrown | Content::Wrong(_) => self.content,
+            Content::Stuck | Content::Wrong(_) => self.content,
         };
     }
 
-    fn gap(&self, mine: Position, got: Level) -> MasterError {
+    fn gap(&mut self, mine: Position, got: Level) -> MasterError {
+        self.suspect(Content::Stuck);
         MasterError::Gap {
             epoch: mine.epoch,
             have: mine.level,

@@ -74,10 +74,11 @@ pub struct Receiver {
 enum Content {
     /// Nothing against it.
     Good,
-    /// A frame did not fit at this level; at the second such frame the table is at fault.
+    /// What the master sent did not fit at this level: once may be the connection's fault.
     Suspect(Level),
-    /// Right but too small for the next frame: it answers until a larger one is loaded.
-    Outgrown,
+    /// Right as far as it goes, but nothing can follow: no room, or a gap twice at one level. It answers
+    /// until another one is loaded.
+    Stuck,
     /// Not the master's: the node does not answer from it.
     Wrong(StateReason),
 }
@@ -160,11 +161,6 @@ impl Receiver {
 
     /// Takes a new connection to a master: greets.
     pub fn handle_connected(&mut self, now: Timestamp) {
-        // What is wrong or too small is not presented: the master then sends the whole table.
-        let position = match self.content {
-            Content::Good | Content::Suspect(_) => self.position(),
-            Content::Outgrown | Content::Wrong(_) => None,
-        };
         self.phase = Phase::Greeting;
         self.timers.stop(Timer::Connect);
         self.timers.set(Timer::Welcome, now.plus(GREETING_WAIT));
@@ -174,7 +170,7 @@ impl Receiver {
             name: self.config.name.clone(),
             boot: self.config.boot,
             sip: self.config.sip.clone(),
-            position,
+            position: self.presentable(),
         }));
     }
 
@@ -227,8 +223,8 @@ impl Receiver {
         };
         self.counters.applies_failed_total += 1;
         match failure {
-            Failure::RootMismatch => self.suspect(),
-            Failure::Full => self.content = Content::Outgrown,
+            Failure::RootMismatch => self.suspect(Content::Wrong(StateReason::RootMismatch)),
+            Failure::Full => self.content = Content::Stuck,
             Failure::Broken => self.content = Content::Wrong(StateReason::Broken),
         }
         self.disconnect(DisconnectReason::Apply(failure));
@@ -307,6 +303,15 @@ impl Receiver {
     /// Returns where the table stands; `None` if there is none.
     pub fn position(&self) -> Option<Position> {
         self.standing.map(|standing| standing.position)
+    }
+
+    /// Returns where the table stands if changes can follow: what is wrong or stuck is not presented, and
+    /// the master sends the whole table.
+    fn presentable(&self) -> Option<Position> {
+        match self.content {
+            Content::Good | Content::Suspect(_) => self.position(),
+            Content::Stuck | Content::Wrong(_) => None,
+        }
     }
 
     /// Returns whether a master has taken the node in: only then it takes registrations.

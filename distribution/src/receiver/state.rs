@@ -37,7 +37,7 @@ impl Receiver {
         match (self.standing, self.content) {
             (None, _) => NodeState::Loading,
             (Some(_), Content::Wrong(_)) => NodeState::Inconsistent,
-            (Some(_), Content::Good | Content::Suspect(_) | Content::Outgrown) => {
+            (Some(_), Content::Good | Content::Suspect(_) | Content::Stuck) => {
                 let matched = self.matched_at.is_some_and(|at| recent(at, BEHIND_AFTER));
                 match (recent(self.heard_at, STALE_AFTER), matched) {
                     (false, _) => NodeState::Stale,

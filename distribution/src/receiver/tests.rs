@@ -575,6 +575,56 @@ fn presents_no_table_that_is_wrong_or_too_small() {
 }
 
 #[test]
+fn gaps_in_a_row_end_in_a_reload_and_it_answers_meanwhile() {
+    let gap = frame(epoch(2, 2), 11, 12);
+    let beyond = heartbeat(at(epoch(2, 2), 12));
+    // Whether a frame or a heartbeat shows it.
+    for [first, second] in [
+        [&gap, &gap],
+        [&gap, &beyond],
+        [&beyond, &gap],
+        [&beyond, &beyond],
+    ] {
+        let mut r = in_state(NodeState::Coherent);
+        assert!(r.handle_message(NOW, first.clone()).is_err());
+        assert_eq!(presented(&mut r), Some(mine()), "once");
+        let head = at(epoch(2, 2), 12);
+        r.handle_message(NOW, welcome(head, Plan::Continue))
+            .unwrap();
+        assert!(r.handle_message(NOW, second.clone()).is_err());
+        assert_eq!(r.state(), NodeState::Coherent);
+        assert_eq!(presented(&mut r), None, "twice");
+    }
+    // Not in a row: a heartbeat has matched in between.
+    let mut r = in_state(NodeState::Coherent);
+    for _ in 0..3 {
+        assert!(r.handle_message(NOW, gap.clone()).is_err());
+        assert_eq!(presented(&mut r), Some(mine()));
+        r.handle_message(NOW, welcome(mine(), Plan::Continue))
+            .unwrap();
+        r.handle_message(NOW, heartbeat(mine())).unwrap();
+    }
+}
+
+#[test]
+fn what_it_did_not_present_cannot_be_continued() {
+    let mut r = in_state(NodeState::Inconsistent);
+    assert_eq!(presented(&mut r), None);
+    let outcome = r.handle_message(NOW, welcome(mine(), Plan::Continue));
+    assert_eq!(outcome, Err(MasterError::Welcome));
+    assert_eq!(r.state(), NodeState::Inconsistent);
+}
+
+#[test]
+fn a_heartbeat_does_not_lower_what_the_welcome_announced() {
+    let mut r = in_phase("awaiting");
+    r.handle_message(NOW, heartbeat(at(epoch(2, 2), 8)))
+        .unwrap();
+    assert_eq!(r.pulse(NOW).master_level, Level(20));
+    assert!(r.handle_message(NOW, begin(8)).is_err());
+}
+
+#[test]
 fn a_table_that_did_something_else_is_not_trusted() {
     let mut r = in_state(NodeState::Coherent);
     r.handle_message(NOW, frame(epoch(2, 2), 10, 12)).unwrap();

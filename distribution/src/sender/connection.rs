@@ -7,6 +7,7 @@ use locus_proto::{FrameHeader, FrameKind, Level, NodeId, NodeName, Position, Tim
 use super::{
     CloseReason, GREETING_MAX, LogFrame, PEER_SILENCE_MAX, Peer, STALL_MAX, SenderEvent, Sending,
 };
+use crate::SenderCounters;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) struct Unreadable;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) address: String,
-    pub(super) since: Timestamp,
+    /// When it connected, or was heard last.
     pub(super) heard_at: Timestamp,
     pub(super) node: Option<(NodeId, NodeName)>,
     pub(super) phase: Phase,
@@ -67,7 +68,6 @@ impl Connection {
     pub(super) fn new(now: Timestamp, address: String) -> Self {
         Self {
             address,
-            since: now,
             heard_at: now,
             node: None,
             phase: Phase::Greeting,
@@ -184,24 +184,26 @@ impl Connection {
         }
     }
 
-    /// Returns what to read next, or `Err` if there is something but the window is full.
+    /// Returns what to read next, if the window has room for it.
     pub(super) fn next_read(
         &mut self,
         peer: Peer,
         head: Position,
         window: usize,
-    ) -> Result<Option<SenderEvent>, WindowFull> {
+        counters: &mut SenderCounters,
+    ) -> Option<SenderEvent> {
         let wanted = match self.phase {
             Phase::Greeting | Phase::Waiting => false,
             Phase::Snapshotting { .. } => true,
             Phase::Replaying { .. } | Phase::Streaming => !same_point(self.cursor, head),
         };
         if !wanted || self.reading.is_some() {
-            return Ok(None);
+            return None;
         }
         let credit = window.saturating_sub(self.in_flight);
         if credit < window / 4 {
-            return Err(WindowFull); // a quarter at a time, rather than many small reads
+            counters.window_full_total += 1;
+            return None; // a quarter at a time, rather than many small reads
         }
         let (of, event) = match &mut self.phase {
             Phase::Snapshotting { begun } => {
@@ -218,7 +220,7 @@ impl Connection {
             }
         };
         self.reading = Some(of);
-        Ok(Some(event))
+        Some(event)
     }
 
     /// Takes the word that a read was answered; returns whether that was asked for.
@@ -228,20 +230,17 @@ impl Connection {
 
     /// Returns why the connection has to end by `now`, if it has.
     pub(super) fn overdue(&self, now: Timestamp) -> Option<CloseReason> {
+        let silence = now.since(self.heard_at);
         if self.phase == Phase::Greeting {
-            return (now.since(self.since) >= GREETING_MAX).then_some(CloseReason::NotGreeted);
+            return (silence >= GREETING_MAX).then_some(CloseReason::NotGreeted);
         }
-        if now.since(self.heard_at) >= PEER_SILENCE_MAX {
+        if silence >= PEER_SILENCE_MAX {
             return Some(CloseReason::Silent);
         }
         let stalled = self.in_flight > 0 && now.since(self.moved_at) >= STALL_MAX;
         stalled.then_some(CloseReason::Stalled)
     }
 }
-
-/// Returned when there is something to read but the node has not taken enough of what was sent.
-#[derive(Debug)]
-pub(super) struct WindowFull;
 
 /// Returns whether both stand at the same point of the log; a differing root is for the node to find.
 fn same_point(a: Position, b: Position) -> bool {

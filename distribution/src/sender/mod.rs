@@ -1,5 +1,6 @@
 //! Brings the log to every node: cursors, windows, snapshots, heartbeats; it reads no log and no table.
 
+mod closing;
 mod connection;
 mod event;
 mod plan;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use connection::{Beat, Connection, Phase, ReadOf};
 use locus_proto::{
     Lineage, MasterTime, Message, NodeId, Position, ReloadReason, Timestamp,
-    v1::{Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
+    v1::{Heartbeat, Hello, Plan, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
 };
 
 use crate::message::noun;
@@ -393,19 +394,17 @@ impl Sender {
 
     fn pump(&mut self, peer: Peer) {
         if let Some(connection) = self.peers.get_mut(&peer) {
-            match connection.next_read(peer, self.head, self.config.window_bytes) {
-                Ok(event) => self.events.extend(event),
-                Err(connection::WindowFull) => self.counters.window_full_total += 1,
-            }
+            let window = self.config.window_bytes;
+            let read = connection.next_read(peer, self.head, window, &mut self.counters);
+            self.events.extend(read);
         }
     }
 
     fn pump_all(&mut self) {
+        let window = self.config.window_bytes;
         for (peer, connection) in &mut self.peers {
-            match connection.next_read(*peer, self.head, self.config.window_bytes) {
-                Ok(event) => self.events.extend(event),
-                Err(connection::WindowFull) => self.counters.window_full_total += 1,
-            }
+            let read = connection.next_read(*peer, self.head, window, &mut self.counters);
+            self.events.extend(read);
         }
     }
 
@@ -426,70 +425,5 @@ impl Sender {
             .iter()
             .find(|(_, c)| of(c))
             .map(|(peer, _)| *peer)
-    }
-
-    /// Ends a connection from this side.
-    fn drop_peer(&mut self, peer: Peer, reason: CloseReason) {
-        let counters = &mut self.counters;
-        match reason {
-            CloseReason::NotGreeted => counters.greeting_timeouts_total += 1,
-            CloseReason::Silent => counters.silent_total += 1,
-            CloseReason::Stalled => counters.stalled_total += 1,
-            CloseReason::Replaced => counters.replaced_total += 1,
-            CloseReason::WrongCluster => counters.cluster_refused_total += 1,
-            CloseReason::Violation => counters.unexpected_total += 1,
-            CloseReason::LogUnreadable => counters.log_unreadable_total += 1,
-            CloseReason::Full => counters.peers_refused_total += 1,
-            CloseReason::Lost | CloseReason::ReloadAsked => {}
-        }
-        self.forget(peer, reason);
-        self.say_goodbye(peer, reason);
-    }
-
-    /// Says why, where a person on the other side has to act, and asks to close.
-    fn say_goodbye(&mut self, peer: Peer, reason: CloseReason) {
-        let last_word = match reason {
-            CloseReason::WrongCluster => Some(format!("this is cluster {}", self.config.cluster)),
-            CloseReason::Full | CloseReason::Replaced => Some(reason.to_string()),
-            CloseReason::Lost
-            | CloseReason::NotGreeted
-            | CloseReason::Silent
-            | CloseReason::Stalled
-            | CloseReason::Violation
-            | CloseReason::LogUnreadable
-            | CloseReason::ReloadAsked => None,
-        };
-        if let Some(reason) = last_word {
-            let rejection = Message::Rejection(Rejection { reason });
-            self.transmits
-                .push_back((peer, rejection.to_bytes().into()));
-        }
-        self.events.push_back(SenderEvent::Close { peer, reason });
-    }
-
-    fn forget(&mut self, peer: Peer, reason: CloseReason) {
-        let Some(connection) = self.peers.remove(&peer) else {
-            return; // already dropped
-        };
-        self.transmits.retain(|(other, _)| *other != peer);
-        self.waiting.retain(|(other, _)| *other != peer);
-        self.events.retain(|event| match event {
-            SenderEvent::ReadLog { peer: of, .. } | SenderEvent::ReadTable { peer: of, .. } => {
-                *of != peer
-            }
-            SenderEvent::Close { .. }
-            | SenderEvent::NodeUp { .. }
-            | SenderEvent::NodeDown { .. } => true,
-        });
-        let sending = connection.sending();
-        if let Some((node, name)) = connection.node {
-            self.roster.handle_gone(node, sending);
-            self.events.push_back(SenderEvent::NodeDown {
-                peer,
-                node,
-                name,
-                reason,
-            });
-        }
     }
 }

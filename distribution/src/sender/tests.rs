@@ -349,6 +349,22 @@ fn the_mute_the_silent_and_the_stalled_are_closed() {
 }
 
 #[test]
+fn a_report_counts_until_the_node_greets_again() {
+    let mut s = sender();
+    connect(&mut s, seconds(0), 1, Some(at(2, 100)));
+    s.handle_message(seconds(0), Peer(1), status(100), &CHEAP)
+        .unwrap();
+    s.handle_closed(seconds(1), Peer(1));
+    assert_eq!(s.roster()[0].levels_behind, Some(0), "while it is away");
+    // It comes back without its table: nobody may think that it still has level 100.
+    s.handle_connected(seconds(2), Peer(2), String::new());
+    s.handle_message(seconds(2), Peer(2), hello(1, None), &CHEAP)
+        .unwrap();
+    assert_eq!(s.roster()[0].status, None);
+    assert_eq!(s.roster()[0].levels_behind, None);
+}
+
+#[test]
 fn connections_and_remembered_nodes_are_bounded() {
     let mut s = sender();
     let most = u64::try_from(PEERS_MAX).unwrap();

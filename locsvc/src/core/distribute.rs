@@ -144,8 +144,11 @@ impl Core {
         if let Some(suppressed) = self.limits.log.permit(now) {
             self.say(Event::LogUnreadable { reason, suppressed });
         }
-        self.outputs.push_back(Output::Close { peer });
-        self.closed(now, peer);
+        // No frames where some were asked for: the sender closes the connection and has the node reload
+        // at its next Hello, from the table, which is whole.
+        if let Some(sender) = &mut self.sender {
+            sender.handle_frames(now, peer, Vec::new());
+        }
     }
 
     /// Does what the sender asks for until it asks for nothing more.

@@ -109,6 +109,37 @@ fn a_node_that_was_away_gets_exactly_what_it_lacks() {
     assert_eq!(position, bench.drive.core().position());
 }
 
+/// A segment that rots while the service runs must not lock a node out: the table is whole.
+#[test]
+fn a_node_whose_part_of_the_log_cannot_be_read_loads_the_table() {
+    let folder = MemoryFolder::default();
+    let mut bench = Bench::open(folder.clone(), 10_000, WALL, None, None);
+    for number in 0..20 {
+        bench.change(vec![put(number, "sip:a@h")]);
+    }
+    let there = bench.frames()[10].header.after();
+    drop(bench);
+    let mut bench = Bench::open(folder.clone(), 10_000, WALL, None, None);
+    for name in folder.names().unwrap() {
+        let file = folder.open(&name).unwrap();
+        file.bytes().iter_mut().for_each(|byte| *byte ^= 0xff);
+    }
+    let mut plans = Vec::new();
+    for peer in [Peer(1), Peer(2)] {
+        let address = "10.0.0.1:1".into();
+        bench.feed(Input::Connected { peer, address });
+        bench.message(peer, Message::Hello(hello(1, Some(there))));
+        let received = receive(&mut bench);
+        let Message::Welcome(welcome) = &received[0] else {
+            panic!("{:?}", received[0]);
+        };
+        plans.push(welcome.plan);
+    }
+    assert_eq!(bench.said.closed, [Peer(1)]);
+    assert_eq!(plans[0], Plan::Continue);
+    assert!(matches!(plans[1], Plan::Reload(_)), "{plans:?}");
+}
+
 #[test]
 fn only_a_node_that_has_greeted_may_register() {
     let mut bench = Bench::new(1000);

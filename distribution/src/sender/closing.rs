@@ -1,0 +1,77 @@
+//! How connections end: what is counted, who is told, what is forgotten; it decides on no end.
+
+use locus_proto::{Message, v1::Rejection};
+
+use super::{CloseReason, Peer, Sender, SenderEvent};
+
+impl Sender {
+    /// Ends a connection from this side.
+    pub(super) fn drop_peer(&mut self, peer: Peer, reason: CloseReason) {
+        let counters = &mut self.counters;
+        match reason {
+            CloseReason::NotGreeted => counters.greeting_timeouts_total += 1,
+            CloseReason::Silent => counters.silent_total += 1,
+            CloseReason::Stalled => counters.stalled_total += 1,
+            CloseReason::Replaced => counters.replaced_total += 1,
+            CloseReason::WrongCluster => counters.cluster_refused_total += 1,
+            CloseReason::Violation => counters.unexpected_total += 1,
+            CloseReason::LogUnreadable => counters.log_unreadable_total += 1,
+            CloseReason::Full => counters.peers_refused_total += 1,
+            CloseReason::Lost | CloseReason::ReloadAsked => {}
+        }
+        self.forget(peer, reason);
+        self.say_goodbye(peer, reason);
+    }
+
+    /// Says why, where a person on the other side has to act, and asks to close.
+    fn say_goodbye(&mut self, peer: Peer, reason: CloseReason) {
+        let last_word = match reason {
+            CloseReason::WrongCluster => Some(format!("this is cluster {}", self.config.cluster)),
+            CloseReason::Full => Some(reason.to_string()),
+            // Whoever connected again does not read this any more.
+            CloseReason::Replaced => Some(format!(
+                "{reason}; if this one did not connect again, another has its number"
+            )),
+            CloseReason::Lost
+            | CloseReason::NotGreeted
+            | CloseReason::Silent
+            | CloseReason::Stalled
+            | CloseReason::Violation
+            | CloseReason::LogUnreadable
+            | CloseReason::ReloadAsked => None,
+        };
+        if let Some(reason) = last_word {
+            let rejection = Message::Rejection(Rejection { reason });
+            self.transmits
+                .push_back((peer, rejection.to_bytes().into()));
+        }
+        self.events.push_back(SenderEvent::Close { peer, reason });
+    }
+
+    /// Forgets a connection and what was queued for it.
+    pub(super) fn forget(&mut self, peer: Peer, reason: CloseReason) {
+        let Some(connection) = self.peers.remove(&peer) else {
+            return; // already dropped
+        };
+        self.transmits.retain(|(other, _)| *other != peer);
+        self.waiting.retain(|(other, _)| *other != peer);
+        self.events.retain(|event| match event {
+            SenderEvent::ReadLog { peer: of, .. } | SenderEvent::ReadTable { peer: of, .. } => {
+                *of != peer
+            }
+            SenderEvent::Close { .. }
+            | SenderEvent::NodeUp { .. }
+            | SenderEvent::NodeDown { .. } => true,
+        });
+        let sending = connection.sending();
+        if let Some((node, name)) = connection.node {
+            self.roster.handle_gone(node, sending);
+            self.events.push_back(SenderEvent::NodeDown {
+                peer,
+                node,
+                name,
+                reason,
+            });
+        }
+    }
+}
