@@ -186,14 +186,18 @@ impl Arena {
         Some(u64::try_from(number).ok()? * UNITS_PER_SLAB + block * units(class))
     }
 
-    /// Gives a block back.
+    /// Gives a block back; one that is not in use, as only rotten memory names it, stays as it is.
     pub(crate) fn release(&mut self, class: u8, offset: u64) {
         let Some((number, block)) = self.locate(class, offset) else {
             return;
         };
         let of_class = usize::from(class);
         let slab = &mut self.slabs[number];
-        slab.map[block / 64] &= !(1 << (block % 64));
+        let bit = 1 << (block % 64);
+        if slab.map[block / 64] & bit == 0 {
+            return;
+        }
+        slab.map[block / 64] &= !bit;
         let was_full = u64::from(slab.used) == blocks_per_slab(class);
         slab.used -= 1;
         self.free[of_class] += 1;
@@ -373,5 +377,10 @@ mod tests {
         for (class, offset) in [(class, offset), (class, offset + 1), (0, 0), (2, u64::MAX)] {
             assert_eq!(again.mark(class, offset), Err(BadBlock), "{class} {offset}");
         }
+        // A block that is given back twice is free once.
+        again.release(class, offset);
+        let free = again.free.clone();
+        again.release(class, offset);
+        assert_eq!(again.free, free);
     }
 }

@@ -51,27 +51,30 @@ impl TableKey {
     }
 }
 
-/// The hash functions of one table.
+/// The hash functions of one table, keyed and ready to be fed.
 #[derive(Clone, Copy)]
 pub(crate) struct Hashes {
-    k0: u64,
-    k1: u64,
+    keys: SipHasher13,
+    records: RecordHasher,
 }
 
 impl Hashes {
     pub(crate) fn new([k0, k1]: [u64; 2]) -> Self {
-        Self { k0, k1 }
+        Self {
+            keys: SipHasher13::new_with_keys(k0, k1),
+            records: RecordHasher::new_with_keys(k0 ^ RECORD_DOMAIN, k1),
+        }
     }
 
     /// Returns the hash that places `key`: its top bits choose bucket and partition, its low bits the tag.
     #[inline]
-    pub(crate) fn key(self, key: &[u8]) -> u64 {
-        SipHasher13::new_with_keys(self.k0, self.k1).hash(key)
+    pub(crate) fn key(&self, key: &[u8]) -> u64 {
+        self.keys.hash(key)
     }
 
     /// Returns the hash of a whole record: SipHash-1-3-128 of key length, flags, level, key, value.
-    pub(crate) fn record(self, key: &[u8], level: Level, flags: u32, value: &[u8]) -> Root {
-        let mut hasher = RecordHasher::new_with_keys(self.k0 ^ RECORD_DOMAIN, self.k1);
+    pub(crate) fn record(&self, key: &[u8], level: Level, flags: u32, value: &[u8]) -> Root {
+        let mut hasher = self.records;
         let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
         let head = u128::from(len) | u128::from(flags) << 32 | u128::from(level.0) << 64;
         hasher.write(&head.to_le_bytes());

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ctl   0 magic | 1 format | 2 generation that answers | 3 generation announced to answer next
-//!       8 oldest generation that may still be there | 9 newest number used | 64 pulse
+//!       8 oldest generation that may be left over, the one that answers apart | 9 newest number used
+//!       64 pulse
 //! ```
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ pub(crate) const AT_NEXT: usize = 3;
 pub(crate) const AT_OLDEST: usize = 8;
 pub(crate) const AT_NEWEST: usize = 9;
 
-/// Number of a table within its folder, from 1; one that workers were told of is never used again.
+/// Number of a table within its folder, from 1; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 

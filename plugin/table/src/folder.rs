@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::AtomicU64;
 
 use crate::control::{
     AT_FORMAT, AT_GENERATION, AT_MAGIC, AT_NEWEST, AT_NEXT, AT_OLDEST, CONTROL_BYTES,
@@ -17,8 +18,10 @@ use crate::{
     TableKey, Word, Writer,
 };
 
-/// Generations that may be left over at once; more means that `ctl` is not what it was.
-const GENERATIONS_MAX: u64 = 1024;
+/// Numbers that are looked through for what is left over; more means that `ctl` is not what it was.
+///
+/// A million, looked through in a second or two: two years of loads that find no room, one a minute.
+const GENERATIONS_MAX: u64 = 1 << 20;
 
 /// A table's folder, for its one owner; whoever opens it holds the lock on `ctl`.
 pub struct Folder<R: OwnRegions> {
@@ -113,10 +116,9 @@ impl<R: OwnRegions> Folder<R> {
         geometry: Geometry,
         key: TableKey,
     ) -> Result<Table<R::Region>, FolderError> {
-        // The number is noted before the file exists, so that whatever happens the file is found and
-        // removed. A worker that maps a number always sees the same table: one that was announced is
-        // never used again.
-        let generation = Generation(self.newest() + 1);
+        // The number is spent before the file exists: whatever happens, the file is found and removed, and
+        // no later table gets its number, so a worker that maps a number always sees the same table.
+        let generation = Generation(self.unused()?);
         Layout::new(geometry, key).map_err(|source| FolderError::Table { generation, source })?;
         self.store(AT_NEWEST, generation.0);
         let name = RegionName::Table(generation);
@@ -129,8 +131,10 @@ impl<R: OwnRegions> Folder<R> {
         Ok((generation, writer))
     }
 
-    fn newest(&self) -> u64 {
-        self.word(AT_NEWEST).max(self.word(AT_GENERATION))
+    /// Returns the first number that was never used.
+    fn unused(&self) -> Result<u64, FolderError> {
+        let newest = self.word(AT_NEWEST).max(self.word(AT_GENERATION));
+        newest.checked_add(1).ok_or(FolderError::Control)
     }
 
     /// Lets workers map a generation that is loaded, before it answers.
@@ -158,7 +162,13 @@ impl<R: OwnRegions> Folder<R> {
     /// another could not be removed; then the flip is done.
     pub fn flip(&self, table: &Table<R::Region>) -> Result<(), FolderError> {
         self.announce(table)?;
+        if let Some(current) = self.current() {
+            // Left over from the next store on, also if this life ends with it.
+            self.store(AT_OLDEST, self.word(AT_OLDEST).min(current.0));
+        }
         self.store(AT_GENERATION, table.0.0);
+        // Whoever reads a zero of the old table, which is given back now, also sees the flip.
+        AtomicU64::fence_release();
         self.discard_others()
     }
 
@@ -167,12 +177,14 @@ impl<R: OwnRegions> Folder<R> {
     /// # Errors
     /// [`FolderError::Region`] if one could not be removed.
     pub fn discard_others(&self) -> Result<(), FolderError> {
-        let (current, newest) = (self.word(AT_GENERATION), self.newest());
+        let (current, unused) = (self.word(AT_GENERATION), self.unused()?);
         let oldest = self.word(AT_OLDEST);
-        if newest.saturating_sub(oldest) > GENERATIONS_MAX {
+        if unused.saturating_sub(oldest) > GENERATIONS_MAX {
             return Err(FolderError::Control);
         }
-        for number in oldest..=newest {
+        // What was announced and is given up shall not be mapped any more.
+        self.store(AT_NEXT, current);
+        for number in oldest..unused {
             if number == current {
                 continue;
             }
@@ -183,11 +195,8 @@ impl<R: OwnRegions> Folder<R> {
                 Err(source) => return Err(FolderError::Region { name, source }),
             }
         }
-        // A number that no worker was told of may be used again, or every load that is given up would
-        // widen the span for ever.
-        let told = current.max(self.word(AT_NEXT));
-        self.store(AT_OLDEST, if current == 0 { told + 1 } else { current });
-        self.store(AT_NEWEST, told);
+        // Nothing is left over but by loads to come: those that were given up widen no span for ever.
+        self.store(AT_OLDEST, unused);
         Ok(())
     }
 

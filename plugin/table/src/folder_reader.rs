@@ -63,9 +63,9 @@ impl<R: MapRegions> FolderReader<R> {
             let _unmapped_yet = self.adopt(generation);
         }
         let next = self.word(AT_NEXT);
-        let known =
-            self.is_current(next) || self.next.as_ref().is_some_and(|m| m.generation == next);
-        if next != 0 && !known {
+        if next == 0 || self.is_current(next) {
+            self.next = None;
+        } else if self.next.as_ref().is_none_or(|m| m.generation != next) {
             self.next = self.map_table(next).ok();
         }
     }

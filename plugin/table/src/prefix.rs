@@ -12,14 +12,11 @@
     clippy::arithmetic_side_effects
 )]
 
-use locus_proto::{Digits, Key};
+use locus_proto::{DIGITS_MAX, Digits, Key};
 
+use crate::Word;
 use crate::layout::{AT_LENGTHS, LENGTHS_WORDS};
-use crate::view::{Probe, View};
-use crate::{Word, header};
-
-/// Tries for a match beside a writer; see [`probe`].
-const TRIES_MAX: usize = 3;
+use crate::view::{Probe, RETRIES_MAX, Reason, View};
 
 fn lengths<W: Word>(words: &[W]) -> &[W] {
     let end = AT_LENGTHS.saturating_add(LENGTHS_WORDS);
@@ -29,40 +26,57 @@ fn lengths<W: Word>(words: &[W]) -> &[W] {
 /// Looks up the longest prefix of `digits`.
 ///
 /// A batch may move a route from one prefix to another between two probes. It puts before it deletes, so
-/// whoever missed both sees a batch under way, and finds the new prefix at the next try.
+/// whoever missed the new one, and then finds the old one gone, sees at the end that the bucket of the
+/// first miss has changed, or that a length has come into use, and looks again: it answers neither
+/// "absent" nor with a shorter prefix that both have.
 pub(crate) fn probe<W: Word>(
     words: &[W],
     view: &View<'_, W>,
     digits: Digits,
     out: &mut [u8],
 ) -> Probe {
-    let mut last = Probe::Absent;
-    for _ in 0..TRIES_MAX {
-        let sequence = header::quiet(words);
-        last = probe_once(words, view, digits, out);
+    let Some(head) = lengths(words).get(usize::from(digits.head())) else {
+        return Probe::Unavailable(Reason::Corrupt);
+    };
+    for _ in 0..RETRIES_MAX {
+        let in_use = head.load();
         W::fence_acquire();
-        let quiet = sequence.is_some_and(|sequence| header::begin(words) == sequence);
-        if quiet || last != Probe::Absent {
-            break;
+        let mut misses = [None; DIGITS_MAX];
+        let probe = longest(view, digits, in_use, &mut misses, out);
+        W::fence_acquire();
+        let mut missed = misses.iter().flatten();
+        if missed.all(|miss| view.versions(miss.hash) == miss.versions) && head.load() == in_use {
+            return probe;
         }
     }
-    last
+    Probe::Unavailable(Reason::Busy)
 }
 
-fn probe_once<W: Word>(words: &[W], view: &View<'_, W>, digits: Digits, out: &mut [u8]) -> Probe {
-    let in_use = lengths(words)
-        .get(usize::from(digits.head()))
-        .map_or(0, Word::load);
-    W::fence_acquire();
-    for len in (1..=digits.len()).rev() {
-        if in_use & bit(len) == 0 {
-            continue;
-        }
+/// A prefix that was not there, and the versions of where it could have been.
+#[derive(Clone, Copy)]
+struct Miss {
+    hash: u64,
+    versions: u64,
+}
+
+fn longest<W: Word>(
+    view: &View<'_, W>,
+    digits: Digits,
+    in_use: u64,
+    misses: &mut [Option<Miss>; DIGITS_MAX],
+    out: &mut [u8],
+) -> Probe {
+    let lengths = (1..=digits.len()).rev();
+    for (len, miss) in lengths.filter(|len| in_use & bit(*len) != 0).zip(misses) {
         let Some(prefix) = digits.prefix(len) else {
             continue;
         };
-        match view.probe(&Key::route_bytes(prefix), out) {
-            Probe::Absent => {}
+        let key = Key::route_bytes(prefix);
+        let hash = view.hashes.key(&key);
+        let versions = view.versions(hash);
+        W::fence_acquire();
+        match view.probe_hashed(hash, &key, out) {
+            Probe::Absent => *miss = Some(Miss { hash, versions }),
             found @ (Probe::Found(..) | Probe::Unavailable(_)) => return found,
         }
     }

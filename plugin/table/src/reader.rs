@@ -141,8 +141,8 @@ impl<M: Memory> Reader<M> {
 
     /// Returns the route of the longest prefix of `digits`; the value lies in `buffer`.
     ///
-    /// One probe for each length in use under the first three digits, longest first. A batch that
-    /// replaces one prefix by another never makes both absent.
+    /// One probe for each length in use under the first three digits, longest first. While a batch
+    /// replaces one prefix by another, one of the two answers, never a shorter one or none.
     pub fn route<'b>(&self, digits: Digits, buffer: &'b mut RecordBuffer) -> Lookup<'b> {
         let probe = self.probe_route(digits, buffer.bytes());
         buffer.answer(probe)

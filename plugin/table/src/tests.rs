@@ -3,6 +3,7 @@
 mod corrupt;
 mod crash;
 mod flip;
+mod interleave;
 mod layout;
 mod limits;
 mod model;

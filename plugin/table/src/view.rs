@@ -21,7 +21,7 @@ use crate::publish::REACH_MASK;
 use crate::{Memory, Word};
 
 /// Bounds a look-up: each repetition means that a record of the same bucket was changed meanwhile.
-const RETRIES_MAX: usize = 1000;
+pub(crate) const RETRIES_MAX: usize = 1000;
 
 const TAG_SHIFT: u32 = 48;
 const TAG_MASK: u64 = 0xffff;
@@ -121,7 +121,7 @@ pub(crate) struct View<'a, W> {
     pub(crate) index: &'a [W],
     pub(crate) arena: &'a [W],
     pub(crate) buckets: u64,
-    pub(crate) hashes: Hashes,
+    pub(crate) hashes: &'a Hashes,
 }
 
 impl<W> Clone for View<'_, W> {
@@ -146,13 +146,13 @@ pub(crate) fn block_of(word: u64) -> (u8, u64) {
 
 impl<'a, W: Word> View<'a, W> {
     #[inline]
-    pub(crate) fn new<M: Memory<Word = W>>(memory: &'a M, layout: &Layout) -> Self {
+    pub(crate) fn new<M: Memory<Word = W>>(memory: &'a M, layout: &'a Layout) -> Self {
         let words = memory.words();
         Self {
             index: words.get(layout.index.0..layout.index.1).unwrap_or(&[]),
             arena: words.get(layout.arena.0..layout.arena.1).unwrap_or(&[]),
             buckets: layout.buckets,
-            hashes: layout.hashes,
+            hashes: &layout.hashes,
         }
     }
 
@@ -181,13 +181,30 @@ impl<'a, W: Word> View<'a, W> {
         if key.len() > KEY_BYTES_MAX {
             return Probe::Absent;
         }
-        let hash = self.hashes.key(key);
+        self.probe_hashed(self.hashes.key(key), key, out)
+    }
+
+    /// Looks up a key of at most [`KEY_BYTES_MAX`] bytes with this hash.
+    #[inline]
+    pub(crate) fn probe_hashed(&self, hash: u64, key: &[u8], out: &mut [u8]) -> Probe {
         for _ in 0..RETRIES_MAX {
             if let Some(probe) = self.attempt(hash, key, out) {
                 return probe;
             }
         }
         Probe::Unavailable(Reason::Busy)
+    }
+
+    /// Returns a number that changes with every change of a bucket where a key with this hash may lie.
+    #[inline]
+    pub(crate) fn versions(&self, hash: u64) -> u64 {
+        let home = self.home(hash);
+        let version = |at: u64| self.bucket(at).map_or(0, |[first, ..]| first.load());
+        let first = version(home);
+        let reach = (first & REACH_MASK).min(PROBE);
+        (1..=reach).fold(first, |sum, distance| {
+            sum.wrapping_add(version(home.wrapping_add(distance)))
+        })
     }
 
     /// Looks once; `None` if a writer was in between.
@@ -207,18 +224,18 @@ impl<'a, W: Word> View<'a, W> {
             if distance == 0 {
                 reach = (version & REACH_MASK).min(PROBE);
             }
-            let words = slots.each_ref().map(Word::load);
-            W::fence_acquire();
-            let mut matches = tagged(&words, tag);
+            let mut matches = tagged(slots, tag);
             while matches != 0 {
                 let slot = index(matches.trailing_zeros().into());
                 matches &= matches.wrapping_sub(1);
-                let Some((slot_word, &word)) = slots.get(slot).zip(words.get(slot)) else {
+                let Some(slot_word) = slots.get(slot) else {
                     break;
                 };
-                if word == 0 {
+                let word = slot_word.load();
+                if word >> TAG_SHIFT != tag || word == 0 {
                     continue;
                 }
+                W::fence_acquire();
                 let copied = self.block(word).and_then(|block| copy_block(block, out));
                 W::fence_acquire();
                 if first.load() != version || slot_word.load() != word {
@@ -226,7 +243,9 @@ impl<'a, W: Word> View<'a, W> {
                 }
                 match copied.map_or(Looked::Broken, |block| look(block, key)) {
                     Looked::Other => {}
-                    Looked::Hit(hit) => return Some(Probe::Found(hit, Place { bucket, slot, word })),
+                    Looked::Hit(hit) => {
+                        return Some(Probe::Found(hit, Place { bucket, slot, word }));
+                    }
                     Looked::Broken => return Some(Probe::Unavailable(Reason::Corrupt)),
                 }
             }
@@ -260,7 +279,8 @@ impl<'a, W: Word> View<'a, W> {
                 let block = copied.ok_or(Reason::Corrupt)?;
                 let (head, _) = read_head(block).ok_or(Reason::Corrupt)?;
                 let scanned = Scanned { head, word };
-                let fits = head.key_len <= KEY_BYTES_MAX && scanned.split(block.as_flattened()).is_some();
+                let fits =
+                    head.key_len <= KEY_BYTES_MAX && scanned.split(block.as_flattened()).is_some();
                 return fits.then_some(Some(scanned)).ok_or(Reason::Corrupt);
             }
         }
@@ -298,11 +318,12 @@ impl<'a, W: Word> View<'a, W> {
 ///
 /// Without a branch for each slot: where a key lies cannot be predicted, and the block is fetched at once.
 #[inline]
-fn tagged(words: &[u64; BUCKET_SLOTS], tag: u64) -> u8 {
-    let slots = words.iter().rev();
-    slots.fold(0, |matches, word| {
-        matches << 1 | u8::from(word >> TAG_SHIFT == tag)
-    })
+fn tagged<W: Word>(slots: &[W; BUCKET_SLOTS], tag: u64) -> u32 {
+    let tagged = slots
+        .each_ref()
+        .map(|slot| u32::from(slot.load() >> TAG_SHIFT == tag));
+    let [a, b, c, d, e, f, g] = tagged;
+    (a | b << 1 | (c << 2 | d << 3)) | (e << 4 | f << 5 | g << 6)
 }
 
 /// Copies a block to the front of `out` and returns the copy; `None` if it is too long.

@@ -239,7 +239,7 @@ impl<M: Memory> Writer<M> {
             prepared.root_after, to.root,
             "a batch leads to the content it was prepared for"
         );
-        let sequence = self.sequence + 1;
+        let sequence = self.sequence.wrapping_add(1);
         self.mark = Mark {
             position: to,
             records: prepared.records_after,

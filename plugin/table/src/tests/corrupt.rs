@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use locus_proto::{Digits, Key};
 
 use super::support::{Dice, Model, SMALL, aor_key, commit, delete, live_in, put, scan};
-use crate::layout::{AT_INDEX, AT_JOURNAL};
+use crate::layout::{AT_BEGIN, AT_DONE, AT_INDEX, AT_JOURNAL, AT_MARKS};
 use crate::{HeapMemory, OpenTableError, Reader, RecordBuffer, Word, Writer};
 
 /// Calls everything a reader can do, and then what the next writer does.
@@ -133,4 +133,26 @@ fn what_contradicts_itself_is_refused() {
         let expected = OpenTableError::Corrupt { what };
         assert_eq!(open(spoil), (Ok(()), Err(expected)), "{what}");
     }
+}
+
+/// A batch number at the end of its range is a number like any other.
+#[test]
+fn the_last_batch_number_is_no_end() {
+    let memory = HeapMemory::zeroed(SMALL.file_bytes());
+    let (writer, mut model) = (live_in(memory.clone(), SMALL), Model::default());
+    drop(writer);
+    let words: &[AtomicU64] = memory.as_ref();
+    for line in 0..8 {
+        Word::store(
+            &words[AT_MARKS + 8 + line],
+            Word::load(&words[AT_MARKS + line]),
+        );
+    }
+    for at in [AT_BEGIN, AT_DONE] {
+        Word::store(&words[at], u64::MAX);
+    }
+    let (mut writer, recovered) = Writer::open(memory.clone()).unwrap();
+    assert!(!recovered.redone);
+    commit(&mut writer, &mut model, &[put(aor_key(1), 1, 9)]);
+    assert_eq!(Writer::open(memory).unwrap().1.position, model.position());
 }

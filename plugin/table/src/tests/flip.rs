@@ -1,5 +1,8 @@
 //! Generations: loads, flips and left-overs, with readers that must never miss a record.
 
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -8,7 +11,7 @@ use locus_proto::{Level, MasterTime, NodeId, NodeState};
 use super::support::{Model, SMALL, TABLE_KEY, aor_key, commit, put, value_of};
 use crate::{
     Folder, FolderError, FolderReader, Generation, HeapMemory, HeapRegions, Lookup, MapRegions,
-    OpenTableError, Pulse, Reason, RecordBuffer, RegionName, Writer,
+    OpenTableError, OwnRegions, Pulse, Reason, RecordBuffer, RegionName, Writer,
 };
 
 const KEYS: u64 = 50;
@@ -92,7 +95,7 @@ fn a_folder_through_its_lives() {
     );
     assert!(folder.open_table().unwrap().is_none());
 
-    // A load that is given up is invisible and leaves nothing, not even its number.
+    // A load that is given up is invisible and leaves nothing; its number is not used again.
     let unfinished = folder.begin_load(SMALL, TABLE_KEY).unwrap();
     assert!(matches!(
         folder.flip(&unfinished),
@@ -109,7 +112,7 @@ fn a_folder_through_its_lives() {
     assert!(regions.map(RegionName::Table(unfinished.0)).is_err());
 
     let ((generation, mut writer), mut model) = load(&folder, 7);
-    assert_eq!(generation, Generation(1));
+    assert_eq!(generation, Generation(2));
     let table = (generation, writer);
     folder.announce(&table).unwrap();
     reader.refresh();
@@ -138,9 +141,118 @@ fn a_folder_through_its_lives() {
     // It dies between flip and clean-up: the next life cleans up.
     let (next, _) = load(&folder, 10);
     folder.flip(&next).unwrap();
-    assert_eq!(next.0, Generation(2));
+    assert_eq!(next.0, Generation(4));
     assert!(regions.map(RegionName::Table(generation)).is_err());
     assert_eq!(ask(&mut reader), Ok(10));
+}
+
+/// A folder whose file system is full, or whose files can be neither mapped nor removed, when told so.
+#[derive(Clone, Default)]
+struct Faulty {
+    regions: HeapRegions,
+    full: Rc<Cell<bool>>,
+    unreadable: Rc<Cell<bool>>,
+    stuck: Rc<Cell<bool>>,
+    maps: Rc<Cell<u32>>,
+    discards: Rc<Cell<u32>>,
+}
+
+impl MapRegions for Faulty {
+    type Region = HeapMemory;
+
+    fn map(&self, name: RegionName) -> io::Result<HeapMemory> {
+        self.maps.set(self.maps.get() + 1);
+        if self.unreadable.get() && name != RegionName::Control {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.regions.map(name)
+    }
+}
+
+impl OwnRegions for Faulty {
+    fn create(&self, name: RegionName, bytes: u64) -> io::Result<HeapMemory> {
+        if self.full.get() && name != RegionName::Control {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.regions.create(name, bytes)
+    }
+
+    fn discard(&self, name: RegionName) -> io::Result<()> {
+        self.discards.set(self.discards.get() + 1);
+        if self.stuck.get() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.regions.discard(name)
+    }
+}
+
+/// An agent on a file system that is too small tries again each few seconds, for weeks.
+#[test]
+fn loads_that_found_no_room_use_nothing_up() {
+    let faulty = Faulty::default();
+    let folder = Folder::open(faulty.clone()).unwrap();
+    faulty.full.set(true);
+    for _ in 0..3000 {
+        let failed = folder.begin_load(SMALL, TABLE_KEY).map(|_| ());
+        assert!(matches!(failed, Err(FolderError::Region { .. })));
+    }
+    faulty.full.set(false);
+    let (generation, mut writer) = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+    writer.finish_load(Model::default().position()).unwrap();
+    folder.flip(&(generation, writer)).unwrap();
+    assert_eq!(Folder::open(faulty).unwrap().current(), Some(generation));
+}
+
+/// A worker that cannot map the new table says so, never "absent" out of the old one; and finds it later.
+#[test]
+fn a_table_that_cannot_be_mapped_is_unavailable() {
+    let faulty = Faulty::default();
+    let folder = Folder::open(faulty.clone()).unwrap();
+    let (mut reader, mut buffer) = (FolderReader::new(faulty.clone()), RecordBuffer::new());
+    let flip = |level| {
+        let (generation, mut writer) = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+        let (mut model, change) = (Model::default(), put(aor_key(1), level, 9));
+        model.apply(std::slice::from_ref(&change));
+        writer.load(std::slice::from_ref(&change)).unwrap();
+        writer.finish_load(model.position()).unwrap();
+        folder.flip(&(generation, writer)).unwrap();
+    };
+    let mut ask = |reader: &mut FolderReader<Faulty>| match reader
+        .lookup(aor_key(1).as_bytes(), &mut buffer)
+    {
+        Lookup::Found(record) => Ok(record.level.0),
+        Lookup::Absent => Ok(0),
+        Lookup::Unavailable(reason) => Err(reason),
+    };
+    flip(1);
+    assert_eq!(ask(&mut reader), Ok(1));
+    faulty.unreadable.set(true);
+    flip(2);
+    reader.refresh();
+    assert_eq!(ask(&mut reader), Err(Reason::Unreadable));
+    faulty.unreadable.set(false);
+    assert_eq!(ask(&mut reader), Ok(2));
+}
+
+/// What was announced and given up is forgotten: a worker does not try to map it at each request.
+#[test]
+fn a_given_up_announcement_is_forgotten() {
+    let faulty = Faulty::default();
+    let folder = Folder::open(faulty.clone()).unwrap();
+    let load = || {
+        let mut table = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+        table.1.finish_load(Model::default().position()).unwrap();
+        table
+    };
+    folder.flip(&load()).unwrap();
+    let mut reader = FolderReader::new(faulty.clone());
+    folder.announce(&load()).unwrap();
+    folder.discard_others().unwrap();
+    let maps = faulty.maps.get();
+    for _ in 0..10 {
+        reader.refresh();
+    }
+    assert_eq!(faulty.maps.get(), maps);
 }
 
 #[test]
@@ -188,20 +300,53 @@ fn the_pulse_arrives() {
     }
 }
 
-/// Loads that are given up one after the other, as while a table does not fit, wear nothing out.
+/// Loads that are given up one after the other, as while a table does not fit, wear nothing out: no
+/// clean-up looks for more than what the last load left.
 #[test]
 fn loads_that_are_given_up_for_ever_leave_the_folder_usable() {
-    let regions = HeapRegions::new();
-    let mut folder = Folder::open(regions.clone()).unwrap();
-    for expected in [Generation(1), Generation(2)] {
-        for _ in 0..1100 {
-            let unfinished = folder.begin_load(SMALL, TABLE_KEY).unwrap();
-            drop(unfinished);
+    let faulty = Faulty::default();
+    let mut folder = Folder::open(faulty.clone()).unwrap();
+    for expected in [Generation(31), Generation(62)] {
+        for _ in 0..30 {
+            drop(folder.begin_load(SMALL, TABLE_KEY).unwrap());
+            faulty.discards.set(0);
             folder.discard_others().unwrap();
+            assert_eq!(faulty.discards.get(), 1);
         }
-        folder = Folder::open(regions.clone()).unwrap();
-        let (table, _model) = load(&folder, 7);
-        assert_eq!(table.0, expected);
-        folder.flip(&table).unwrap();
+        folder = Folder::open(faulty.clone()).unwrap();
+        let (generation, mut writer) = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+        assert_eq!(generation, expected);
+        writer.finish_load(Model::default().position()).unwrap();
+        folder.flip(&(generation, writer)).unwrap();
     }
+}
+
+/// Whoever dies between flip and clean-up, after loads that were given up, leaves the old table to the
+/// next life.
+#[test]
+fn a_flip_without_clean_up_is_made_good() {
+    let faulty = Faulty::default();
+    let folder = Folder::open(faulty.clone()).unwrap();
+    let (regions, is_there) = (faulty.regions.clone(), |generation| {
+        faulty.regions.map(RegionName::Table(generation)).is_ok()
+    });
+    let flip = || {
+        let (generation, mut writer) = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+        writer.finish_load(Model::default().position()).unwrap();
+        (generation, folder.flip(&(generation, writer)))
+    };
+    let (old, flipped) = flip();
+    flipped.unwrap();
+    for _ in 0..3 {
+        let given_up = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+        folder.discard_others().unwrap();
+        assert!(!is_there(given_up.0) && is_there(old));
+    }
+    faulty.stuck.set(true);
+    let (new, flipped) = flip();
+    assert!(matches!(flipped, Err(FolderError::Region { .. })));
+    assert!(is_there(old) && is_there(new));
+    let folder = Folder::open(regions).unwrap();
+    assert_eq!(folder.current(), Some(new));
+    assert!(!is_there(old) && is_there(new));
 }

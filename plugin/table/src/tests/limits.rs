@@ -4,7 +4,7 @@ use locus_proto::{
     Change, ChangeOp, FRAME_CHANGES_MAX, Frame, FrameHeader, FrameKind, Level, MasterTime, Root,
 };
 
-use super::support::{EPOCH, Model, SMALL, aor_key, check, commit, delete, live, put};
+use super::support::{Dice, EPOCH, Model, SMALL, aor_key, check, commit, delete, live, put};
 use crate::{ApplyError, Geometry, PrepareError, VALUE_BYTES_MAX};
 
 #[test]
@@ -192,4 +192,48 @@ fn frames_apply_exactly_where_they_belong() {
     };
     writer.commit(prepared, &repair, to);
     assert_eq!(writer.reader().position(), to);
+}
+
+/// What [`crate::Writer::prepare`] admits, a commit has room for: however few slabs are left, and
+/// whichever classes give theirs up on the way.
+#[test]
+fn what_is_admitted_fits() {
+    let (mut writer, mut model) = (
+        live(Geometry {
+            buckets: 40,
+            ..SMALL
+        }),
+        Model::default(),
+    );
+    let mut dice = Dice(11);
+    let (mut admitted, mut refused) = (0, 0);
+    for _ in 0..600 {
+        let mut level = model.level.0;
+        let mut batch: Vec<Change> = Vec::new();
+        for _ in 0..=dice.roll(24) {
+            let key = aor_key(dice.roll(150));
+            if batch.iter().any(|change| change.key == key) {
+                continue;
+            }
+            level += 1;
+            // Blocks of which a slab holds one, a few, or very many.
+            let len = [40, 900, 9000, 17_000, 31_000][usize::try_from(dice.roll(5)).unwrap()];
+            let len = usize::try_from(len - dice.roll(40)).unwrap();
+            batch.push(match dice.roll(8) {
+                0 => delete(key, level),
+                _ => put(key, level, len),
+            });
+        }
+        match writer.prepare(&batch) {
+            Ok(prepared) => {
+                model.apply(&batch);
+                writer.commit(prepared, &batch, model.position());
+                admitted += 1;
+            }
+            Err(PrepareError::ArenaFull { .. } | PrepareError::TooLarge { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(admitted > 100 && refused > 100, "{admitted} {refused}");
+    check(&writer, &model, &[]).unwrap();
 }

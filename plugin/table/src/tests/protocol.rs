@@ -65,6 +65,7 @@ const OTHER_KEY: &[u8] = b"bobby";
 struct Table<const BROKEN: u8> {
     bucket: [Modelled<BROKEN>; 8],
     arena: Vec<Modelled<BROKEN>>,
+    hashes: Hashes,
 }
 
 impl<const BROKEN: u8> Table<BROKEN> {
@@ -73,6 +74,7 @@ impl<const BROKEN: u8> Table<BROKEN> {
         Self {
             bucket: std::array::from_fn(|_| word()),
             arena: (0..class_words(CLASS) * 2).map(|_| word()).collect(),
+            hashes: Hashes::new([1, 2]),
         }
     }
 
@@ -81,7 +83,7 @@ impl<const BROKEN: u8> Table<BROKEN> {
             index: &self.bucket,
             arena: &self.arena,
             buckets: 1,
-            hashes: Hashes::new([1, 2]),
+            hashes: &self.hashes,
         }
     }
 
