@@ -47,12 +47,16 @@ check: deps ## format, clippy, documentation, benches type-checked, architecture
 
 unit: deps
 	$(call step,unit tests,$(CARGO) test --locked -q --workspace --exclude locus-lab --exclude locus-bench)
-	$(call step,lab unit tests,$(CARGO) test --locked -q -p locus-lab --lib)
+	$(call step,unit tests of lab and benches,$(CARGO) test --locked -q -p locus-lab -p locus-bench --lib)
 
 # The lab tests, one at a time: every file of tests/tests but the architecture test.
 lab: build build-inject
-	$(call step,lab tests,for file in tests/tests/*.rs; do name=$$(basename $$file .rs); \
-		[ $$name = architecture ] || $(AS_ROOT) $(CARGO) test --locked -q -p locus-lab --test $$name -- --test-threads=1 --nocapture; done)
+	@for file in tests/tests/*.rs; do \
+		name=$$(basename $$file .rs); start=$$SECONDS; \
+		[ $$name != architecture ] || continue; echo "==> lab: $$name"; \
+		$(AS_ROOT) $(CARGO) test --locked -q -p locus-lab --test $$name -- --test-threads=1 --nocapture; \
+		echo "<== lab: $$name: $$((SECONDS - start)) s"; \
+	done
 
 test: ## everything CI runs: check, unit tests, lab tests, a quick demo
 	$(call step,build,$(MAKE) build)

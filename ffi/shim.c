@@ -7,6 +7,7 @@
 #include "core/dprint.h"
 #include "core/dset.h"
 #include "core/forward.h"
+#include "core/globals.h"
 #include "core/mem/mem.h"
 #include "core/mod_fix.h"
 #include "core/parser/contact/parse_contact.h"
@@ -288,14 +289,19 @@ static int next_hop(const shim_target_t *target, str *hop, str *path)
 
 int shim_set_target(sip_msg_t *msg, const shim_target_t *target)
 {
-	str uri = target->uri, instance = target->instance, id = target->id, agent = target->user_agent;
+	str uri = target->uri, instance = target->instance, agent = target->user_agent;
 	str hop, path;
 	struct socket_info *socket;
 	flag_t flags = 0;
 
-	if(next_hop(target, &hop, &path) < 0 || rewrite_uri(msg, &uri) < 0)
+	if(uri.len <= 0 || next_hop(target, &hop, &path) < 0 || rewrite_uri(msg, &uri) < 0)
 		return -1;
+	/* What an earlier target left would lead this one astray. */
 	reset_dst_uri(msg);
+	reset_path_vector(msg);
+	reset_instance(msg);
+	reset_ruid(msg);
+	reset_ua(msg);
 	if(path.len > 0 && set_path_vector(msg, &path) < 0)
 		return -1;
 	if(hop.len > 0 && set_dst_uri(msg, &hop) < 0)
@@ -304,8 +310,6 @@ int shim_set_target(sip_msg_t *msg, const shim_target_t *target)
 		return -1;
 	msg->reg_id = target->reg_id;
 	msg->otcpid = target->tcp_connection;
-	if(id.len > 0 && set_ruid(msg, &id) < 0)
-		return -1;
 	if(agent.len > 0 && set_ua(msg, &agent) < 0)
 		return -1;
 	set_ruri_q(target->q);
@@ -319,15 +323,16 @@ int shim_set_target(sip_msg_t *msg, const shim_target_t *target)
 
 int shim_add_branch(sip_msg_t *msg, const shim_target_t *target)
 {
-	str uri = target->uri, instance = target->instance, id = target->id, agent = target->user_agent;
+	str uri = target->uri, instance = target->instance, agent = target->user_agent;
 	str hop, path;
 	branch_t *branch;
 
-	if(next_hop(target, &hop, &path) < 0)
+	/* Without a URI the core would repeat the Request-URI. Branches that are full would cost a line of the log each. */
+	if(uri.len <= 0 || nr_branches + 1 >= sr_dst_max_branches || next_hop(target, &hop, &path) < 0)
 		return -1;
 	branch = ksr_push_branch(msg, &uri, hop.len > 0 ? &hop : NULL, path.len > 0 ? &path : NULL, target->q,
 			target->flags, own_socket(&target->socket), instance.len > 0 ? &instance : NULL,
-			instance.len > 0 ? target->reg_id : 0, id.len > 0 ? &id : NULL, agent.len > 0 ? &agent : NULL);
+			instance.len > 0 ? target->reg_id : 0, NULL, agent.len > 0 ? &agent : NULL);
 	if(!branch)
 		return -1;
 	branch->otcpid = target->tcp_connection;
@@ -344,13 +349,20 @@ int shim_set_destination(sip_msg_t *msg, const char *uri, int len)
 int shim_reply(sip_msg_t *msg, int code, const char *reason, const char *headers, int len)
 {
 	str text = {(char *)reason, (int)strlen(reason)};
+	struct lump_rpl *lump = NULL;
 
 	if(!sl.freply)
 		return -1;
 	/* add_lump_rpl copies the text unless LUMP_RPL_NODUP is given. */
-	if(len > 0 && !add_lump_rpl(msg, (char *)headers, len, LUMP_RPL_HDR))
+	if(len > 0 && !(lump = add_lump_rpl(msg, (char *)headers, len, LUMP_RPL_HDR)))
 		return -1;
-	return sl.freply(msg, code, &text) < 0 ? -1 : 0;
+	if(sl.freply(msg, code, &text) >= 0)
+		return 0;
+	if(lump) {
+		unlink_lump_rpl(msg, lump);
+		free_lump_rpl(lump);
+	}
+	return -1;
 }
 
 /* ---- REGISTER ---- */
@@ -454,7 +466,6 @@ static void fill_source(sip_msg_t *msg, shim_register_t *view)
 	}
 	if(msg->rcv.bind_address)
 		view->socket = msg->rcv.bind_address->sock_str;
-	view->transport = msg->rcv.proto;
 	view->tcp_connection = -1;
 	if(msg->rcv.proto == PROTO_TCP || msg->rcv.proto == PROTO_TLS || msg->rcv.proto == PROTO_WS
 			|| msg->rcv.proto == PROTO_WSS)

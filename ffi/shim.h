@@ -8,6 +8,7 @@
 #ifndef LOCUS_FFI_SHIM_H
 #define LOCUS_FFI_SHIM_H
 
+#include "core/config.h"
 #include "core/str.h"
 #include "core/parser/msg_parser.h"
 #include "core/pvar.h"
@@ -82,21 +83,26 @@ typedef struct shim_target {
 	str instance;
 	str socket; /* proto:host:port; used when it is one of ours */
 	str user_agent;
-	str id;				  /* shown as $ruid */
 	unsigned int reg_id;  /* 0: none */
 	int q;				  /* 0..1000, -1 unspecified */
 	unsigned int flags;	  /* branch flags, added to those set */
 	int tcp_connection;	  /* -1: none */
 } shim_target_t;
 
-/* Makes the target the Request-URI and next hop. 0, or -1 and the request is to be refused. */
+/* The longest path that a branch can carry. */
+#define SHIM_BRANCH_PATH_MAX (MAX_PATH_SIZE - 1)
+
+/* Makes the target the Request-URI and next hop, whatever they were before (branches, branch flags and a forced
+ * socket stay). 0, or -1: another target may be set,
+ * or the request is to be refused. */
 int shim_set_target(sip_msg_t *msg, const shim_target_t *target);
-/* Appends the target as a further branch. */
+/* Appends the target as a further branch. 0, or -1 and nothing is appended. */
 int shim_add_branch(sip_msg_t *msg, const shim_target_t *target);
 int shim_set_destination(sip_msg_t *msg, const char *uri, int len);
 /* 1 when host and port (0: any) are those of a socket or an alias of this server. */
 int shim_is_own_address(const char *host, int len, unsigned short port);
-/* Sends a reply through sl (stateful when there is a transaction); `headers` are complete lines. */
+/* Sends a reply through sl (stateful when there is a transaction); `headers` are complete lines, which are in no
+ * later reply when it fails. */
 int shim_reply(sip_msg_t *msg, int code, const char *reason, const char *headers, int len);
 
 /* ---- REGISTER ---- */
@@ -140,7 +146,6 @@ typedef struct shim_register {
 	str socket; /* the receiving socket, proto:host:port */
 	unsigned int cseq;
 	int star;
-	int transport;		/* as the core numbers them */
 	int tcp_connection; /* -1: not a connection */
 	int supports_path;
 	int path_count;

@@ -46,7 +46,7 @@ pub use log::{LogLevel, log};
 pub use message::{Message, MessageError, Uri};
 pub use parameter::{IntParameter, ListParameter, ListSource, TextParameter};
 pub use process::{Rank, clock_monotonic_ms, process_number, random};
-pub use register::{CONTACTS_MAX, Register, RegisterContact, RegisterFault};
+pub use register::{BRANCH_PATH_BYTES_MAX, CONTACTS_MAX, Register, RegisterContact, RegisterFault};
 pub use rpc::{RpcCommand, RpcError, RpcFault, RpcList, RpcRequest, RpcStruct};
 pub use shared::{FileIdentity, OpenSharedError, SharedRegion};
 pub use target::Target;

@@ -93,6 +93,13 @@ impl Message<'_> {
         self.raw.as_ptr()
     }
 
+    /// Returns whether it is a request; a script function may be called with a reply, too.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        // SAFETY: a valid message (type invariant).
+        unsafe { bindings::shim_is_request(self.raw()) != 0 }
+    }
+
     /// Returns the Request-URI as changed so far; `None` for a reply.
     #[must_use]
     pub fn request_uri(&self) -> Option<&[u8]> {
@@ -156,10 +163,12 @@ impl Message<'_> {
         })
     }
 
-    /// Makes `target` the Request-URI and next hop, and resets what an earlier one left.
+    /// Makes `target` the Request-URI and next hop, and resets what an earlier one left, except branches, flags and a
+    /// sending socket, which may be the script's.
     ///
     /// # Errors
-    /// [`MessageError`] when a part is malformed or too long; the request is then to be refused.
+    /// [`MessageError`] when the path is malformed or memory is short; then another target is to be set, or the
+    /// request refused.
     pub fn set_target(&mut self, target: &Target<'_>) -> Result<(), MessageError> {
         let target = target.to_shim();
         // SAFETY: a valid message (type invariant); the core copies every text it keeps.

@@ -13,6 +13,8 @@ use crate::text;
 /// Contacts that one request may carry.
 pub const CONTACTS_MAX: usize = 32;
 const _: () = assert!(bindings::SHIM_CONTACTS_MAX == 32);
+/// Longest Path in bytes that Kamailio can carry in a branch; its registrar refuses longer ones, too.
+pub const BRANCH_PATH_BYTES_MAX: usize = bindings::SHIM_BRANCH_PATH_MAX as usize;
 
 /// What is wrong with a REGISTER; the text is registrar's.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -168,12 +170,6 @@ impl<'m> Register<'m> {
         let source = self.view.source.get(..len).unwrap_or(&[]);
         // SAFETY: the same bytes with the sign taken off, borrowed from `self`.
         unsafe { std::slice::from_raw_parts(source.as_ptr().cast::<u8>(), source.len()) }
-    }
-
-    /// Returns the transport, as the core numbers them (1 UDP, 2 TCP, 3 TLS, 4 SCTP, 5 WS, 6 WSS).
-    #[must_use]
-    pub fn transport(&self) -> u8 {
-        u8::try_from(self.view.transport).unwrap_or(0)
     }
 
     /// Returns the connection over which it came; `None` for a datagram.

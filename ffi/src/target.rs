@@ -20,8 +20,6 @@ pub struct Target<'t> {
     pub socket: &'t [u8],
     /// User-Agent that registered it.
     pub user_agent: &'t [u8],
-    /// What the script sees as `$ruid`.
-    pub id: &'t [u8],
     /// `reg-id` (RFC 5626); 0 when there is none.
     pub reg_id: u32,
     /// Preference from 0 to 1000; `None` when unspecified.
@@ -43,7 +41,6 @@ impl<'t> Target<'t> {
             instance: &[],
             socket: &[],
             user_agent: &[],
-            id: &[],
             reg_id: 0,
             q: None,
             flags: 0,
@@ -60,7 +57,6 @@ impl<'t> Target<'t> {
             instance: text::view(self.instance),
             socket: text::view(self.socket),
             user_agent: text::view(self.user_agent),
-            id: text::view(self.id),
             reg_id: self.reg_id,
             q: self.q.map_or(-1, i32::from),
             flags: self.flags,

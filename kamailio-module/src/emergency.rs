@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use locus_ffi::{Code, Function, Message, Target, Uri};
 use locus_plugin::EmergencySet;
 
-use crate::convert::CanonicalAor;
+use crate::convert::CalledNumber;
 use crate::counters;
 use crate::functions;
 use crate::state::{self, Locus};
@@ -38,11 +38,15 @@ pub(crate) fn answer(locus: &Locus, message: &mut Message<'_>, uri: &[u8]) -> Op
     target(&locus.emergency, uri).map(|target| send(message, target))
 }
 
-/// Sends the request on when `user`, the user part of a URI, is an emergency number.
-pub(crate) fn answer_number(locus: &Locus, message: &mut Message<'_>, user: &str) -> Option<Code> {
+/// Sends the request on when `number` is an emergency number.
+pub(crate) fn answer_number(
+    locus: &Locus,
+    message: &mut Message<'_>,
+    number: &CalledNumber,
+) -> Option<Code> {
     locus
         .emergency
-        .number(user)
+        .number(number.as_str())
         .map(|target| send(message, target))
 }
 
@@ -63,8 +67,7 @@ fn target<'s>(set: &'s EmergencySet, uri: &[u8]) -> Option<&'s str> {
         return service(set, uri);
     }
     let user = Uri::parse(uri).filter(|uri| uri.is_sip)?.user;
-    let user = CanonicalAor::new(user, &[], false).ok()?;
-    set.number(number_part(user.as_str()))
+    set.number(CalledNumber::new(user)?.as_str())
 }
 
 fn is_urn(uri: &[u8]) -> bool {
@@ -76,18 +79,13 @@ fn service<'s>(set: &'s EmergencySet, urn: &[u8]) -> Option<&'s str> {
     std::str::from_utf8(urn).ok().and_then(|urn| set.urn(urn))
 }
 
-/// Returns a user part without the parameters that RFC 3966 lets a number carry.
-pub(crate) fn number_part(user: &str) -> &str {
-    user.split(';').next().unwrap_or(user)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn services_are_found_by_their_urn_and_numbers_without_parameters() {
-        let set = EmergencySet::parse("112 sip:112@psap\nurn:service:sos sip:sos@psap\n").unwrap();
+    fn services_are_found_by_their_urn() {
+        let set = EmergencySet::parse("urn:service:sos sip:sos@psap\n").unwrap();
         for (uri, expected) in [
             ("urn:service:sos.fire", Some("sip:sos@psap")),
             ("URN:service:SOS", Some("sip:sos@psap")),
@@ -98,9 +96,5 @@ mod tests {
         }
         assert!(!is_urn(b"sip:112@example.net") && !is_urn(b"urn"));
         assert_eq!(service(&set, b"urn:service:\xff"), None);
-        assert_eq!(
-            set.number(number_part("112;phone-context=+49")),
-            Some("sip:112@psap")
-        );
     }
 }

@@ -52,13 +52,13 @@ fn lookup(locus: &Locus, message: &mut Message<'_>, uri: &[u8]) -> Code {
     if let Some(code) = emergency::answer(locus, message, uri) {
         return code;
     }
-    let Some(uri) = Uri::parse(uri) else {
+    let Some(uri) = Uri::parse(uri).filter(|uri| uri.is_sip) else {
         return failed();
     };
     let aor = match CanonicalAor::new(uri.user, uri.host, locus.settings.use_domain) {
         Ok(aor) => aor,
         // No such address can have been stored.
-        Err(ConvertError::TooLong | ConvertError::Empty) => return absent(functions::ABSENT),
+        Err(ConvertError::Nobody) => return absent(functions::ABSENT),
         Err(ConvertError::Escape) => return failed(),
     };
     // Within a dialog the other side's abilities are known; as registrar does.
@@ -99,16 +99,21 @@ fn absent(code: Code) -> Code {
 }
 
 fn apply(locus: &Locus, message: &mut Message<'_>, contacts: &Contacts<'_>) -> Code {
-    let mut bindings = contacts.iter();
-    let Some(first) = bindings.next() else {
-        return absent(functions::ABSENT);
-    };
-    if message.set_target(&target(locus, &first)).is_err() {
+    let mut bindings = contacts.iter().map(|binding| target(locus, &binding));
+    // A contact that Kamailio does not accept must not hide the others.
+    let is_set = bindings.by_ref().any(|target| {
+        let is_set = message.set_target(&target).is_ok();
+        if !is_set {
+            counters::BRANCHES_LOST.increment();
+        }
+        is_set
+    });
+    if !is_set {
         return failed();
     }
     if locus.settings.append_branches {
-        for binding in bindings {
-            if message.add_branch(&target(locus, &binding)).is_err() {
+        for target in bindings {
+            if message.add_branch(&target).is_err() {
                 counters::BRANCHES_LOST.increment();
             }
         }
@@ -142,7 +147,6 @@ fn target<'b>(locus: &Locus, binding: &BindingRef<'b>) -> Target<'b> {
         instance: binding.instance.as_bytes(),
         socket: binding.socket.as_bytes(),
         user_agent: binding.user_agent.as_bytes(),
-        id: &[],
         reg_id: u32::from(binding.reg_id),
         q: binding.q.thousandths(),
         flags: binding.flags | nat_bflags,

@@ -22,7 +22,7 @@ impl Function for Peer {
     const NAME: &'static CStr = c"locus_peer";
 
     fn run(message: &mut Message<'_>) -> Code {
-        let Some(locus) = state::locus() else {
+        let Some(locus) = state::locus().filter(|_| message.is_request()) else {
             return Code::INTERNAL;
         };
         match message.has_header(HOP_HEADER) {

@@ -72,7 +72,7 @@ impl Reply {
     pub(crate) fn refusal(refusal: Refusal, chance: u32) -> Self {
         match refusal {
             Refusal::OldCseq => Self::bad_request("Invalid CSeq number"),
-            Refusal::Malformed => Self::bad_request("Contact/received too long"),
+            Refusal::Malformed => Self::bad_request("Malformed or oversized contact"),
             Refusal::TooBrief(seconds) => {
                 let mut reply = Self::refused(423, c"Interval Too Brief", "Interval too brief");
                 line(&mut reply.headers, "Min-Expires", seconds);

@@ -9,9 +9,9 @@ use locus_ffi::{Code, Function, Message, TEXT_MAX, Target, TextFunction, Uri};
 use locus_plugin::{NUMBER_BYTES_MAX, RouteAnswer, Routed};
 use locus_proto::{Digits, URI_BYTES_MAX};
 
-use crate::convert::CanonicalAor;
+use crate::convert::CalledNumber;
 use crate::counters;
-use crate::emergency::{self, number_part};
+use crate::emergency;
 use crate::functions;
 use crate::lookup::{failed, unavailable};
 use crate::state::{self, Locus};
@@ -57,19 +57,18 @@ impl TextFunction for RouteNumber {
 }
 
 fn route(locus: &Locus, message: &mut Message<'_>, user: &[u8]) -> Code {
-    let Ok(user) = CanonicalAor::new(user, &[], false) else {
-        return failed();
+    // A name is no failure: scripts ask for a number when no subscriber has been found.
+    let Some(called) = CalledNumber::new(user) else {
+        return Code::INTERNAL;
     };
-    let user = number_part(user.as_str());
-    if let Some(code) = emergency::answer_number(locus, message, user) {
+    if let Some(code) = emergency::answer_number(locus, message, &called) {
         return code;
     }
-    // A name is no failure: scripts ask for a number when no subscriber has been found.
-    let Ok(digits) = Digits::parse(user) else {
+    let Ok(digits) = Digits::parse(called.as_str()) else {
         return Code::INTERNAL;
     };
     let code = state::with_worker(|worker| match worker.table.route(digits) {
-        RouteAnswer::Found(routed) => apply(message, user, digits, &routed),
+        RouteAnswer::Found(routed) => apply(message, called.as_str(), digits, &routed),
         RouteAnswer::Absent => {
             counters::UNROUTED.increment();
             functions::ABSENT
@@ -79,9 +78,9 @@ fn route(locus: &Locus, message: &mut Message<'_>, user: &[u8]) -> Code {
     code.unwrap_or(Code::INTERNAL)
 }
 
-fn apply(message: &mut Message<'_>, user: &str, digits: Digits, routed: &Routed<'_>) -> Code {
+fn apply(message: &mut Message<'_>, called: &str, digits: Digits, routed: &Routed<'_>) -> Code {
     let number = routed.number.as_str();
-    let plus = keeps_plus(user, digits, number);
+    let plus = keeps_plus(called, digits, number);
     let mut targets = 0_u16;
     for target in routed.targets.clone() {
         let mut buffer = [0; GATEWAY_BYTES_MAX];
@@ -115,12 +114,12 @@ fn apply(message: &mut Message<'_>, user: &str, digits: Digits, routed: &Routed<
 }
 
 /// Whether the `+` of an international number is still true of what is sent: nothing was rewritten.
-fn keeps_plus(user: &str, digits: Digits, number: &str) -> bool {
+fn keeps_plus(called: &str, digits: Digits, number: &str) -> bool {
     let unchanged = digits
         .iter()
         .map(|digit| digit.saturating_add(b'0'))
         .eq(number.bytes());
-    user.starts_with('+') && unchanged
+    called.starts_with('+') && unchanged
 }
 
 /// Writes the gateway's URI with the number as its user; a URI that has a user of its own stays as it is.

@@ -2,7 +2,9 @@
 //!
 //! It decides nothing about bindings: the location service merges, the agent answers, this carries both ways.
 
-use locus_ffi::{Code, Function, LogLevel, Message, Register, Uri, log, random};
+use locus_ffi::{
+    BRANCH_PATH_BYTES_MAX, Code, Function, LogLevel, Message, Register, Uri, log, random,
+};
 use locus_proto::{
     AddressOfRecord, Asked, ContactChange, FIELD_BYTES_MAX, Methods, NodeId, Owner, Q, Refusal,
     Registration, RegistrationReply, URI_BYTES_MAX,
@@ -22,7 +24,7 @@ impl Function for Save {
     const NAME: &'static std::ffi::CStr = c"locus_save";
 
     fn run(message: &mut Message<'_>) -> Code {
-        let Some(locus) = state::locus() else {
+        let Some(locus) = state::locus().filter(|_| message.is_request()) else {
             return Code::INTERNAL;
         };
         let Some((reply, code)) = answer(locus, message) else {
@@ -135,9 +137,7 @@ fn asked(register: &Register<'_>) -> Result<Asked, &'static str> {
     let mut contacts = Vec::new();
     for contact in register.contacts() {
         contacts.push(ContactChange {
-            uri: text(contact.uri(), URI_BYTES_MAX)
-                .filter(|uri| uri.len() > 4)
-                .ok_or("Contact/received too long")?,
+            uri: contact_uri(contact.uri())?,
             q: contact
                 .q()
                 .map_or(Some(Q::NONE), Q::from_thousandths)
@@ -158,6 +158,15 @@ fn asked(register: &Register<'_>) -> Result<Asked, &'static str> {
     })
 }
 
+/// Returns a contact that can be called: what else would be stored would fail at each call.
+fn contact_uri(uri: &[u8]) -> Result<String, &'static str> {
+    let is_reachable = |uri: Uri<'_>| uri.is_sip && !uri.host.is_empty();
+    if !Uri::parse(uri).is_some_and(is_reachable) {
+        return Err("Contact parse error");
+    }
+    text(uri, URI_BYTES_MAX).ok_or("Contact/received too long")
+}
+
 /// Who accepts the binding. A datagram's socket is shared by all nodes; a connection is this life's alone.
 fn owner(locus: &Locus, register: &Register<'_>) -> Owner {
     let connection = register
@@ -174,16 +183,16 @@ fn owner(locus: &Locus, register: &Register<'_>) -> Owner {
     }
 }
 
-/// Joins the Path headers to one, as registrar does.
+/// Joins the Path headers to one, as registrar does; no longer than a branch can carry.
 fn path(register: &Register<'_>) -> Result<String, &'static str> {
     let mut joined = String::new();
     for path in register.paths() {
         if !joined.is_empty() {
             joined.push(',');
         }
-        joined.push_str(&text(path, URI_BYTES_MAX).ok_or("Path parse error")?);
+        joined.push_str(&text(path, BRANCH_PATH_BYTES_MAX).ok_or("Path parse error")?);
     }
-    if joined.len() > URI_BYTES_MAX {
+    if joined.len() > BRANCH_PATH_BYTES_MAX {
         Err("Path parse error")
     } else {
         Ok(joined)

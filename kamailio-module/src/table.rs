@@ -66,13 +66,15 @@ impl Table {
     }
 
     /// Returns the agent's last report.
-    pub(crate) fn pulse(&self) -> Option<Pulse> {
+    pub(crate) fn pulse(&mut self) -> Option<Pulse> {
+        self.follow();
         self.answerer.pulse()
     }
 
     /// Returns by which moment bindings are judged.
-    pub(crate) fn judge(&self) -> Option<Judge> {
-        self.answerer.judge(clock_monotonic_ms())
+    pub(crate) fn judge(&mut self) -> Option<Judge> {
+        let now = self.follow();
+        self.answerer.judge(now)
     }
 
     /// Follows what the agent announced and returns the time; a few loads unless something has changed.
@@ -242,9 +244,15 @@ mod tests {
         drop(fs::remove_dir_all(&path));
         let mut table = Table::new(&path);
         assert_eq!(alice(&mut table), None);
+        let mut idle = [Table::new(&path), Table::new(&path)];
 
         let agent = Agent::new(&path);
         agent.publish("sip:alice@192.0.2.1", 0);
+        let [registering, showing] = &mut idle;
+        assert!(
+            registering.pulse().is_some() && showing.judge().is_some(),
+            "a process that has looked nothing up yet meets the agent, too"
+        );
         assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
         agent.publish("sip:alice@192.0.2.2", 0);
         assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.2"));

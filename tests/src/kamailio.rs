@@ -48,6 +48,8 @@ impl Plan {
         let defines = vec![
             text("NODE_ADDRESS", &node.address().to_string()),
             text("DOMAIN", crate::sip::DOMAIN),
+            // The nodes and the caller's host; a phone on the callee's host is a stranger.
+            text("TRUSTED", "10.77.0.8/29,10.77.0.21/32"),
             text("TABLE_FOLDER", &table.display().to_string()),
             text("AGENT_SOCKET", &socket.display().to_string()),
             text("PEER", &format!("sip:{peer}:{PROXY_PORT}")),

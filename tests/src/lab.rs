@@ -128,7 +128,11 @@ impl Drop for Lab {
         // Not empty only when a mount could not be undone, which has been said.
         fs::remove_dir(&self.mounts).ok();
         fs::remove_dir(MOUNTS).ok();
-        if self.failed || std::thread::panicking() {
+        let failed = self.failed || std::thread::panicking();
+        if failed && wait::interrupted() {
+            eprintln!("{}: interrupted; nothing is left behind", self.name);
+        }
+        if failed && !wait::interrupted() {
             eprintln!("{}", process::tails(&self.folder));
             eprintln!(
                 "{}: failed; logs and files stay in {}",

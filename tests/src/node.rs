@@ -29,6 +29,7 @@ pub struct Node {
     settings: Settings,
     environment: Vec<(String, String)>,
     config: PathBuf,
+    socket: PathBuf,
     logs: PathBuf,
     table: Tmpfs,
 }
@@ -58,6 +59,7 @@ impl Node {
             settings,
             environment: Vec::new(),
             config: lab.subfolder(name).join("agent.toml"),
+            socket,
             logs: lab.folder().to_owned(),
             table,
         }
@@ -86,6 +88,11 @@ impl Node {
     /// The file system of the table.
     pub fn table(&self) -> &Tmpfs {
         &self.table
+    }
+
+    /// The agent's socket for registrations.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The settings of the agent's next start.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::thread;
 
-use locus_lab::{Api, Cluster, FOLLOW_DEADLINE, Lab, Tmpfs, provisioned_aor, wait};
+use locus_lab::{Api, Cluster, FOLLOW_DEADLINE, Lab, Phone, Tmpfs, provisioned_aor, wait};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -270,6 +270,9 @@ fn recordings_replay_to_the_same_end_state() {
         .api()
         .delete("/v1/aors/sip:p00007@example.net")
         .level();
+    let mut phone = Phone::new(cluster.lab.host("caller"), "u0000");
+    let contact = "Contact: <sip:u0000@10.77.0.22:7001>\r\n";
+    assert_eq!(phone.register(cluster.n1.address(), contact).code, 200);
     cluster.emergency_call(&cluster.n1);
     let level = cluster.wait_coherent();
     let answer = cluster.locsvc.api().get("/v1/level").json();

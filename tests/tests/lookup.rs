@@ -285,6 +285,14 @@ fn numbers_are_routed_by_longest_prefix(cluster: &Cluster) {
             .code,
         404
     );
+    cluster
+        .lab
+        .say("what is no number, or too long for one, is not found");
+    for user in ["%2B4930x1", "123456789012345678901234567890", "%2B"] {
+        let uri = format!("sip:{user}@example.net");
+        let code = caller(cluster).invite(n2, 5060, &uri).code;
+        assert!(matches!(code, 404 | 484), "{uri}: {code}");
+    }
 }
 
 fn emergency_calls_complete(cluster: &Cluster) {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -376,6 +377,39 @@ fn bytes_that_are_no_frames_reach_an_agent() {
     let level = cluster.locsvc.provision(0, 10, 7_101, |_| {});
     cluster.wait_visible(level);
     found(&cluster, 7_101);
+}
+
+#[test]
+fn bytes_that_are_no_registrations_reach_an_agent() {
+    let Some(lab) = Lab::start("datagrams") else {
+        return;
+    };
+    let mut cluster = Cluster::started(lab, 1);
+    let level = cluster.wait_coherent();
+    let stranger = UnixDatagram::unbound().expect("a socket can be made");
+    stranger
+        .connect(cluster.n1.socket())
+        .expect("the agent listens");
+    let mut datagrams: Vec<Vec<u8>> = no_frames().into_iter().map(|(_, bytes)| bytes).collect();
+    datagrams.push(Vec::new());
+    for _ in 0..100 {
+        for datagram in &datagrams {
+            // One above the largest datagram is refused by the kernel, not by the agent.
+            stranger.send(datagram).ok();
+        }
+    }
+    let mut phone = Phone::new(cluster.lab.host("caller"), "u0000");
+    let contact = "Contact: <sip:u0000@10.77.0.22:7001>\r\n";
+    assert_eq!(phone.register(cluster.n1.address(), contact).code, 200);
+    assert!(cluster.n1.agent().ended().is_none(), "the agent lives");
+    assert_eq!(cluster.wait_coherent(), level + 1);
+    let log = fs::read_to_string(cluster.n1.agent().log()).expect("the log can be read");
+    assert!(
+        log.lines().count() < 200,
+        "{} lines of log",
+        log.lines().count()
+    );
+    cluster.emergency_call(&cluster.n1);
 }
 
 /// Debian's libfaketime for threaded programs; monotonic clocks stay true, as they do when an operator or

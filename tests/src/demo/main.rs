@@ -116,12 +116,14 @@ fn keep(cluster: &Cluster) {
     let release = root().join("target/release");
     println!("\nThe cluster stays up until Ctrl-C. From another terminal, as root:");
     println!(
-        "  {} sipsak -vv -s sip:u0002@10.77.0.12:5070 -H 10.77.0.21",
+        "  {} sipsak -v -s sip:10.77.0.12:5060 -H 10.77.0.21",
         enter("caller")
     );
+    let control = cluster.n2.control();
+    println!("  kamcmd -s unix:{} locus.status", control.display());
     println!(
-        "  kamcmd -s unix:{} locus.status",
-        cluster.n2.control().display()
+        "  kamcmd -s unix:{} locus.show u0002@example.net",
+        control.display()
     );
     println!(
         "  {} curl -s http://127.0.0.1:8800/v1/nodes",
