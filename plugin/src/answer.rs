@@ -69,14 +69,6 @@ impl<R: MapRegions> Answerer<R> {
         self.folder.pulse()
     }
 
-    /// Starts to fetch what a look-up of `aor` will need first, to be called as soon as it is known.
-    pub fn prefetch(&mut self, aor: &[u8]) {
-        if let Some(len) = Key::write_aor(aor, &mut self.key) {
-            self.folder
-                .prefetch(self.key.get(..len).unwrap_or_default());
-        }
-    }
-
     /// Returns what this worker has counted.
     pub fn stats(&self) -> &Stats {
         &self.stats

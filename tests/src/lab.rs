@@ -125,8 +125,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         drop(self.network.take());
-        // Not empty only when a mount could not be undone, which has been said.
-        fs::remove_dir(&self.mounts).ok();
+        // Control sockets of what was stopped in haste; a mount that could not be undone has been said.
+        fs::remove_dir_all(&self.mounts).ok();
         fs::remove_dir(MOUNTS).ok();
         let failed = self.failed || std::thread::panicking();
         if failed && wait::interrupted() {

@@ -1,7 +1,7 @@
 //! Small file systems of their own: a node's table folder, a disk that can be full.
 //! Knows nothing of what is stored in them.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,19 +59,24 @@ fn unmount(path: &Path) {
     fs::remove_dir(path).ok();
 }
 
-/// Unmounts everything below `root` whose folder name is the pid of a dead process.
+/// Unmounts and removes everything below `root` whose folder name is the pid of a dead process.
 pub(crate) fn sweep(root: &Path) {
+    let is_dead = |name: &OsStr| {
+        let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        pid.is_some_and(|pid| !crate::netns::process_lives(pid))
+    };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for point in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         let Ok(rest) = Path::new(point).strip_prefix(root) else {
             continue;
         };
-        let pid = rest
-            .iter()
-            .next()
-            .and_then(|name| name.to_str()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !crate::netns::process_lives(pid)) {
+        if rest.iter().next().is_some_and(is_dead) {
             unmount(Path::new(point));
+        }
+    }
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if is_dead(&entry.file_name()) {
+            fs::remove_dir_all(entry.path()).ok();
         }
     }
 }
