@@ -14,12 +14,19 @@ PRODUCTS := -p locsvc -p locus-agent -p locusctl -p locus-kamailio
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$(PATH))
 AS_ROOT := $(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(SUDO)")
 
+TARGET := x86_64-unknown-linux-gnu
+FUZZ_SECONDS ?= 120
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address -Ccodegen-units=1
+
 # step NAME,COMMANDS: runs them and prints how long they took.
 define step
 	@start=$$SECONDS; echo "==> $(1)"; $(2); echo "<== $(1): $$((SECONDS - start)) s"
 endef
 
-.PHONY: help deps build build-inject check unit lab test demo bench-sip bench-slice clean
+.PHONY: help deps deps-fuzz build build-inject check unit proofs lab test demo \
+	soak-table fuzz-table sanitize bench-sip bench-slice bench-table clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -43,11 +50,16 @@ check: deps ## format, clippy, documentation, benches type-checked, architecture
 	$(call step,fmt,$(CARGO) fmt --all --check)
 	$(call step,clippy,$(CARGO) clippy --locked --workspace --all-targets -- -D warnings)
 	$(call step,doc,RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps)
+	$(call step,fuzz targets,$(CARGO) clippy --locked -q --no-default-features --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings)
 	$(call step,architecture,$(CARGO) test --locked -q -p locus-lab --test architecture)
 
 unit: deps
-	$(call step,unit tests,$(CARGO) test --locked -q --workspace --exclude locus-lab --exclude locus-bench)
-	$(call step,unit tests of lab and benches,$(CARGO) test --locked -q -p locus-lab -p locus-bench --lib)
+	$(call step,unit tests,$(CARGO) test --locked -q --workspace --exclude locus-lab --exclude locus-bench --exclude locus-proofs)
+	$(call step,unit tests of lab and benches,$(CARGO) test --locked -q -p locus-lab -p locus-bench --lib --bins)
+
+proofs: deps ## the table under loom, single steps and 50 times kill -9; optimised, for the number of steps
+	$(call step,loom,$(CARGO) test --release --locked -q -p locus-table --lib tests::protocol)
+	$(call step,single step and kill -9,$(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs -- --nocapture)
 
 # The lab tests, one at a time: every file of tests/tests but the architecture test.
 lab: build build-inject
@@ -58,21 +70,50 @@ lab: build build-inject
 		echo "<== lab: $$name: $$((SECONDS - start)) s"; \
 	done
 
-test: ## everything CI runs: check, unit tests, lab tests, a quick demo
+test: ## everything CI runs: check, unit tests, proofs, lab tests, a quick demo
 	$(call step,build,$(MAKE) build)
 	$(call step,check,$(MAKE) check)
 	$(call step,unit,$(MAKE) unit)
+	$(call step,proofs,$(MAKE) proofs)
 	$(call step,lab,$(MAKE) lab)
 	$(call step,demo QUICK=1,$(MAKE) demo QUICK=1)
 
 demo: build ## a cluster in network namespaces answers calls; KEEP=1, QUICK=1, SCENE=name
 	@$(SUDO) $(RELEASE)/demo
 
+soak-table: deps ## 1,000 kills of the table's writer; single steps over many batches (10 minutes)
+	$(call step,1000 kills,LOCUS_KILLS=1000 $(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs --test kill -- --nocapture)
+	$(call step,single steps,$(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs --test step -- --ignored --nocapture)
+
+deps-fuzz: deps
+	@tests/deps.sh g++
+
+fuzz-table: deps-fuzz ## any bytes to the decoders and to a table's image; FUZZ_SECONDS=120 each
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked \
+		--manifest-path tests/fuzz/Cargo.toml --target $(TARGET) --target-dir target/fuzz
+	@for name in decode image; do mkdir -p target/fuzz/corpus/$$name; \
+		target/fuzz/$(TARGET)/release/$$name target/fuzz/corpus/$$name -max_total_time=$(FUZZ_SECONDS) \
+			-len_control=0 -max_len=2048 -timeout=20 -artifact_prefix=target/fuzz/$$name-; \
+	done
+
+# Without loom, whose coroutines have stacks that AddressSanitizer does not know.
+sanitize: deps ## table and mapping under AddressSanitizer, the table's threads under ThreadSanitizer
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked -q --target $(TARGET) \
+		--target-dir target/asan -p locus-table --lib -- --skip tests::protocol
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked -q --target $(TARGET) \
+		--target-dir target/asan -p locus-agent --lib -- edge::
+	@rustup component add rust-src
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread $(CARGO) test --locked -q -Zbuild-std --target $(TARGET) \
+		--target-dir target/tsan -p locus-table --lib -- tests::threads tests::flip
+
 bench-sip: build ## CPU of INVITE to 302: constant, locus_lookup, usrloc lookup
 	@$(AS_ROOT) $(CARGO) run --release --locked -q -p locus-bench --bin bench-sip
 
 bench-slice: build ## accepted to visible at 1,000 updates/s; one look-up in ns
 	@$(AS_ROOT) $(CARGO) run --release --locked -q -p locus-bench --bin bench-slice
+
+bench-table: build ## look-ups, updates, loads, routes of the table beside memory's limit and LMDB; QUICK=1
+	@$(AS_ROOT) $(CARGO) run --release --locked -q -p locus-bench --bin bench-table
 
 clean: ## removes target/
 	@$(CARGO) clean

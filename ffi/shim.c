@@ -25,7 +25,9 @@
 #include "core/pvapi.h"
 #include "core/qvalue.h"
 #include "core/rand/kam_rand.h"
+#include "core/script_cb.h"
 #include "core/socket_info.h"
+#include "core/timer.h"
 #include "core/trim.h"
 #include "core/ut.h"
 #include "modules/sl/sl.h"
@@ -87,6 +89,21 @@ int shim_register_kemi(sr_kemi_t *table)
 int shim_bind_sl(void)
 {
 	return sl_load_api(&sl);
+}
+
+int shim_before_script(shim_script_cb_t run)
+{
+	return register_script_cb(run, PRE_SCRIPT_CB | REQUEST_CB, NULL);
+}
+
+int shim_after_script(shim_script_cb_t run)
+{
+	return register_script_cb(run, POST_SCRIPT_CB | REQUEST_CB, NULL);
+}
+
+int shim_every(shim_timer_t run, unsigned int seconds)
+{
+	return register_timer(run, NULL, seconds) < 0 ? -1 : 0;
 }
 
 /* ---- script parameters, pseudo-variables ---- */
@@ -194,23 +211,57 @@ int shim_request_uri(sip_msg_t *msg, str *out)
 	return 0;
 }
 
+static void uri_parts(const sip_uri_t *uri, shim_uri_t *out)
+{
+	out->user = uri->user;
+	out->host = uri->host;
+	out->port = uri->port_no;
+	out->is_sip = uri->type == SIP_URI_T || uri->type == SIPS_URI_T || uri->type == TEL_URI_T
+				  || uri->type == TELS_URI_T;
+}
+
 int shim_parse_uri(const char *text, int len, shim_uri_t *out)
 {
 	sip_uri_t uri;
 
 	if(parse_uri((char *)text, len, &uri) < 0)
 		return -1;
-	out->user = uri.user;
-	out->host = uri.host;
-	out->port = uri.port_no;
-	out->is_sip = uri.type == SIP_URI_T || uri.type == SIPS_URI_T || uri.type == TEL_URI_T
-				  || uri.type == TELS_URI_T;
+	uri_parts(&uri, out);
+	return 0;
+}
+
+static int lies_within(const str *part, const str *whole)
+{
+	return part->len <= 0 || (part->s >= whole->s && part->s + part->len <= whole->s + whole->len);
+}
+
+int shim_request_uri_parts(sip_msg_t *msg, shim_uri_t *out)
+{
+	str uri;
+
+	if(shim_request_uri(msg, &uri) != 0)
+		return -1;
+	/* The core keeps what it has parsed until the URI changes; most scripts ask for it, too. Not every module that
+	 * changes the URI says so (sca 5.6.3 does not): parts of another text may have been freed. */
+	if(!lies_within(&msg->parsed_uri.user, &uri) || !lies_within(&msg->parsed_uri.host, &uri))
+		msg->parsed_uri_ok = 0;
+	if(parse_sip_msg_uri(msg) < 0)
+		return -1;
+	uri_parts(&msg->parsed_uri, out);
 	return 0;
 }
 
 unsigned int shim_method(sip_msg_t *msg)
 {
 	return msg->first_line.type == SIP_REQUEST ? (unsigned int)msg->REQ_METHOD : 0;
+}
+
+int shim_is_initial(sip_msg_t *msg)
+{
+	const unsigned int methods = METHOD_INVITE | METHOD_MESSAGE | METHOD_SUBSCRIBE | METHOD_NOTIFY | METHOD_REFER
+								 | METHOD_OPTIONS;
+
+	return (shim_method(msg) & methods) != 0 && msg->to && msg->to->parsed && get_to(msg)->tag_value.len <= 0;
 }
 
 int shim_has_to_tag(sip_msg_t *msg)

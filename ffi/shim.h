@@ -34,6 +34,15 @@ int shim_register_kemi(sr_kemi_t *table);
 /* Binds the sl module; needed before shim_reply. */
 int shim_bind_sl(void);
 
+typedef int (*shim_script_cb_t)(sip_msg_t *msg, unsigned int flags, void *param);
+typedef void (*shim_timer_t)(unsigned int ticks, void *param);
+
+/* Both only while modules are initialised. Returns 0 or -1. The script runs unless `run` returns 0. */
+int shim_before_script(shim_script_cb_t run);
+int shim_after_script(shim_script_cb_t run);
+/* Calls `run` every so often in the process for slow timers. Only while modules are initialised. Returns 0 or -1. */
+int shim_every(shim_timer_t run, unsigned int seconds);
+
 /* ---- script parameters, pseudo-variables ---- */
 
 int shim_parameter_text(sip_msg_t *msg, char *param, str *out);
@@ -65,10 +74,14 @@ typedef struct shim_uri {
 int shim_is_request(sip_msg_t *msg);
 /* The changed Request-URI when there is one, else the original. */
 int shim_request_uri(sip_msg_t *msg, str *out);
+/* The parts of the same, parsed once for as long as it stays; -1 when it cannot be parsed. */
+int shim_request_uri_parts(sip_msg_t *msg, shim_uri_t *out);
 int shim_parse_uri(const char *text, int len, shim_uri_t *out);
 /* The method's bit, as in the `methods` of a binding. */
 unsigned int shim_method(sip_msg_t *msg);
 int shim_has_to_tag(sip_msg_t *msg);
+/* 1 for a request outside of a dialog that is meant for whom its Request-URI names; looks at parsed headers only. */
+int shim_is_initial(sip_msg_t *msg);
 int shim_flag_is_set(sip_msg_t *msg, int flag);
 /* 1 present, 0 absent, -1 the headers cannot be parsed. */
 int shim_has_header(sip_msg_t *msg, const char *name, int len);

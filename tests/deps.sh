@@ -3,7 +3,7 @@
 #
 # The machine's own package sources are used as they are. While packages are being installed a temporary
 # policy-rc.d keeps their services from starting; services of packages that came by this script are then
-# disabled. Packages that were there before are not touched.
+# disabled. Packages that were there before are not touched. Arguments are further packages.
 set -euo pipefail
 
 # What each is for: the linker and libclang (build), Debian's Kamailio and the tools that fetch its
@@ -14,6 +14,7 @@ packages=(
     sip-tester sipsak
     libfaketime nftables
     iproute2 util-linux curl
+    "$@"
 )
 
 fail() {

@@ -5,6 +5,7 @@
 //! until all return `None`, feed what an order answers, then ask [`Core::poll_timeout`] and wait for the
 //! next input. What was recorded replays to the same end.
 
+mod differing;
 mod input;
 mod registrations;
 #[cfg(test)]
@@ -12,7 +13,6 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use locus_distribution::{Pulse, Receiver, ReceiverCounters, ReceiverEvent};
 use locus_proto::v1::Plan;
@@ -28,10 +28,9 @@ pub use registrations::{PENDING_MAX, RegistrationCounters};
 use crate::event::Event;
 use crate::outage;
 use crate::random::Random;
+use differing::Differing;
 use registrations::{Registrations, Taken};
 
-/// Silence after which a connection counts as dead: six heartbeats.
-pub const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Most log lines about masters that are remembered, so that each is written once; more are not written.
 pub const SAID_MAX: usize = 64;
 
@@ -42,8 +41,8 @@ enum Link {
     Down,
     /// It is being made.
     Opening,
-    /// It stands; when it was last heard.
-    Up(Timestamp),
+    /// It stands.
+    Up,
 }
 
 /// The agent without its edges; one per node.
@@ -62,8 +61,9 @@ pub struct Core {
     reloading: bool,
     /// What was said since the table was last at the master's level.
     said: Vec<Event>,
+    /// What the audit under way has found.
+    differing: Differing,
     stale_inputs_total: u64,
-    silences_total: u64,
     orders: VecDeque<Order>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -78,8 +78,6 @@ pub struct Summary {
     pub position: Option<Position>,
     /// Attempts to connect since the start.
     pub connections_total: u64,
-    /// Connections given up because nothing was heard.
-    pub silences_total: u64,
     /// Inputs of connections that were given up.
     pub stale_inputs_total: u64,
     /// Registrations that wait for an answer.
@@ -104,8 +102,8 @@ impl Core {
             welcomed: false,
             reloading: false,
             said: Vec::new(),
+            differing: Differing::default(),
             stale_inputs_total: 0,
-            silences_total: 0,
             orders: VecDeque::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -119,14 +117,13 @@ impl Core {
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Connected { connection } if self.is_current(connection) => {
-                self.link = Link::Up(now);
+                self.link = Link::Up;
                 self.receiver.handle_connected(now);
             }
             Input::Received {
                 connection,
                 message,
             } if self.is_current(connection) => {
-                self.link = Link::Up(now);
                 if let Message::Welcome(welcome) = &message {
                     self.reloading = welcome.plan != Plan::Continue;
                 }
@@ -171,6 +168,16 @@ impl Core {
                 self.reloading = false; // or the connection ends
                 self.receiver.handle_loaded(now, outcome);
             }
+            Input::Compared(outcome) => self.receiver.handle_compared(now, outcome),
+            Input::Mended(outcome) => self.receiver.handle_mended(now, outcome),
+            Input::Scrubbed(outcome) => self.receiver.handle_scrubbed(now, outcome),
+            Input::Doubted { partition } => {
+                // First of all: the audit that begins now compares it by its memory.
+                self.orders.push_back(Order::Doubt { partition });
+                self.receiver.handle_doubted(now);
+            }
+            Input::Held => self.receiver.handle_held(now),
+            Input::Health(health) => self.receiver.set_health(health),
             Input::Found { ticket, record } => self.judge(now, ticket, record.as_ref()),
             Input::Timeout => self.keep_time(now),
         }
@@ -194,18 +201,10 @@ impl Core {
 
     /// Returns when [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let link = match self.link {
-            Link::Up(heard) => Some(heard.plus(SILENCE_MAX)),
-            Link::Down | Link::Opening => None,
-        };
-        [
-            link,
-            self.registrations.deadline(),
-            self.receiver.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.registrations.deadline(), self.receiver.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns what the workers must know beside the table.
@@ -219,7 +218,6 @@ impl Core {
             state: self.receiver.state(),
             position: self.receiver.position(),
             connections_total: self.connection.0,
-            silences_total: self.silences_total,
             stale_inputs_total: self.stale_inputs_total,
             pending: self.registrations.len(),
             registrations: self.registrations.counters(),
@@ -234,7 +232,7 @@ impl Core {
 
     /// Returns whether an input of `connection` still counts.
     fn is_current(&self, connection: Connection) -> bool {
-        let open = matches!(self.link, Link::Opening | Link::Up(_));
+        let open = matches!(self.link, Link::Opening | Link::Up);
         open && connection == self.connection
     }
 
@@ -282,6 +280,7 @@ impl Core {
             self.master = (self.master + 1) % self.start.masters.len();
         }
         self.welcomed = false;
+        self.differing = Differing::default(); // the audit ends with the connection
         self.link = Link::Down;
         self.receiver.handle_closed(now);
         let unanswered = self.registrations.cut_off();
@@ -312,12 +311,6 @@ impl Core {
 
     /// Does what has become due.
     fn keep_time(&mut self, now: Timestamp) {
-        if let Link::Up(heard) = self.link
-            && now.since(heard) >= SILENCE_MAX
-        {
-            self.silences_total += 1;
-            self.disconnect(now, format!("silent for {} s", SILENCE_MAX.as_secs()));
-        }
         let unanswered = self.registrations.expire(now);
         self.find(unanswered);
         self.receiver.handle_timeout(now);
@@ -351,7 +344,9 @@ impl Core {
                 });
             }
             ReceiverEvent::Disconnect(reason) => self.disconnect(now, reason.to_string()),
-            ReceiverEvent::Apply(frame) => self.orders.push_back(Order::Apply(frame)),
+            ReceiverEvent::Apply { frame, checked } => {
+                self.orders.push_back(Order::Apply { frame, checked });
+            }
             ReceiverEvent::BeginLoad { table_key, begin } => {
                 self.orders.push_back(Order::BeginLoad { table_key, begin });
             }
@@ -363,6 +358,41 @@ impl Core {
                 self.orders.push_back(Order::FinishLoad(position))
             }
             ReceiverEvent::AbortLoad => self.orders.push_back(Order::AbortLoad),
+            ReceiverEvent::Compare { group, sums } => {
+                self.orders.push_back(Order::Compare { group, sums });
+            }
+            ReceiverEvent::Mend {
+                partition,
+                records,
+                repair,
+            } => {
+                self.differing.insert(partition);
+                self.orders.push_back(Order::Mend {
+                    partition,
+                    records,
+                    repair,
+                });
+            }
+            ReceiverEvent::Scrub => self.orders.push_back(Order::Scrub),
+            ReceiverEvent::Audited {
+                cause,
+                verdict,
+                level,
+                partitions,
+                differing,
+                repaired,
+            } => {
+                let ranges = std::mem::take(&mut self.differing).to_string();
+                self.events.push_back(Event::Audited {
+                    cause,
+                    verdict,
+                    level,
+                    partitions,
+                    ranges,
+                    differing,
+                    repaired,
+                });
+            }
             ReceiverEvent::Registered { ticket, reply } => {
                 let level = self.level();
                 self.transmits

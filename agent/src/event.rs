@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use locus_distribution::StateReason;
+use locus_distribution::{AuditCause, StateReason};
+use locus_proto::v1::AuditVerdict;
 use locus_proto::{Level, NodeName, NodeState, Position, Timestamp};
 
 /// Shortest time between two log lines about what strangers can cause.
@@ -41,6 +42,16 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The table that was found was made before the machine was started.
+    TableOfAnotherBoot {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// In which boot the table was made could not be noted.
+    BootNotNoted {
+        /// Why.
+        reason: String,
+    },
     /// The folder is not on a tmpfs.
     NotTmpfs {
         /// The folder.
@@ -50,6 +61,17 @@ pub enum Event {
     SmallFolder {
         /// What it needs, what it has, what to change.
         reason: String,
+    },
+    /// The table does not lie in pages of 2 MiB.
+    SmallPages {
+        /// Its file.
+        file: PathBuf,
+        /// Where a tmpfs should be mounted.
+        folder: PathBuf,
+        /// Its bytes.
+        bytes: u64,
+        /// Those in pages of 2 MiB.
+        huge_bytes: u64,
     },
     /// A table that no longer answers could not be removed.
     NotRemoved {
@@ -93,6 +115,66 @@ pub enum Event {
         /// Why, and what to do.
         reason: String,
     },
+    /// A partition's memory contradicts its sum.
+    MemoryDoubted {
+        /// How many since the start.
+        count: u64,
+        /// The last one.
+        partition: u16,
+    },
+    /// A partition was compared with the master's records.
+    Mended {
+        /// How many since the start.
+        count: u64,
+        /// The last one.
+        partition: u16,
+        /// Level at which it was compared.
+        level: Level,
+        /// Records that differed.
+        differing: u64,
+        /// Of these, how many were repaired.
+        repaired: u64,
+    },
+    /// An audit has ended.
+    Audited {
+        /// Why it began.
+        cause: AuditCause,
+        /// How it ended.
+        verdict: AuditVerdict,
+        /// Level of the last comparison.
+        level: Level,
+        /// Partitions that differed.
+        partitions: u32,
+        /// The same as text.
+        ranges: String,
+        /// Records that differed.
+        differing: u64,
+        /// Of these, how many were repaired.
+        repaired: u64,
+    },
+    /// The table is getting full and is copied into a bigger one.
+    GrowthBegun {
+        /// Records in it.
+        records: u64,
+        /// Its bytes.
+        from_bytes: u64,
+        /// Bytes of the bigger one.
+        bytes: u64,
+    },
+    /// The bigger table answers.
+    GrowthDone {
+        /// Its bytes.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
+        /// Attempts before it that came to nothing.
+        failed: u64,
+    },
+    /// The table is getting full and did not grow.
+    GrowthFailed {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Datagrams on the registration socket that are none.
     DatagramsRefused {
         /// How many since the start.
@@ -106,6 +188,48 @@ pub enum Event {
         count: u64,
         /// Why.
         reason: String,
+    },
+    /// The table was loaded from disk: there was none in memory.
+    SnapshotLoaded {
+        /// The snapshot.
+        path: PathBuf,
+        /// Where the table stands now.
+        position: Position,
+        /// Its records.
+        records: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A snapshot on disk could not be used.
+    SnapshotRefused {
+        /// The snapshot.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A snapshot was written.
+    SnapshotWritten {
+        /// Where the table stood at its end.
+        position: Position,
+        /// Its bytes.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A snapshot was given up, since the table became another one meanwhile.
+    SnapshotGivenUp {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Snapshots cannot be written; logged once until one can.
+    SnapshotsFailed {
+        /// Why.
+        reason: String,
+    },
+    /// Snapshots can be written again.
+    SnapshotsResumed {
+        /// How many could not since the start.
+        failed: u64,
     },
     /// The recording could not be written.
     RecordingStopped {
@@ -161,14 +285,36 @@ impl Event {
                     "the table found here cannot be used and will be loaded anew: {reason}"
                 );
             }
+            Self::TableOfAnotherBoot { folder } => tracing::warn!(
+                "the table in {} was made before this machine was started: it does not answer, and the \
+                 whole table is loaded anew",
+                folder.display()
+            ),
+            Self::BootNotNoted { reason } => tracing::warn!(
+                "the boot in which the table was made could not be noted, so after a restart the agent \
+                 may load it anew: {reason}"
+            ),
             Self::NotTmpfs { folder } => tracing::warn!(
-                "{} is not on a tmpfs: look-ups may wait for a disk, and after a power loss the table \
-                 must not be trusted; mount one there (size=…,huge=advise)",
+                "{} is not on a tmpfs: look-ups may wait for a disk, and after each start of the machine \
+                 the table is loaded anew; mount one there (size=…,huge=advise)",
                 folder.display()
             ),
             Self::SmallFolder { reason } => {
                 tracing::warn!("the folder is too small for a reload: {reason}");
             }
+            Self::SmallPages {
+                file,
+                folder,
+                bytes,
+                huge_bytes,
+            } => tracing::warn!(
+                "{huge_bytes} of {bytes} bytes of {} lie in pages of 2 MiB: look-ups take up to twice the \
+                 time. Mount a tmpfs with huge=advise at {} (packaging/systemd/run-locus-default.mount \
+                 does), see that /sys/kernel/mm/transparent_hugepage/enabled is not never and \
+                 shmem_enabled there not deny, and start the agent again",
+                file.display(),
+                folder.display()
+            ),
             Self::NotRemoved { reason } => {
                 tracing::error!("a table that no longer answers keeps its memory: {reason}");
             }
@@ -186,6 +332,83 @@ impl Event {
                 level,
             } => tracing::info!("{from} -> {to} at level {level}: {reason}"),
             Self::TableFailed { what, reason } => tracing::error!("{what} failed: {reason}"),
+            Self::MemoryDoubted { count, partition } => tracing::error!(
+                "memory contradicts its sum in partition {partition:04x} ({count} so far): a stray write into \
+                 the table's file, or failing memory; it is compared with the master's records now"
+            ),
+            Self::Mended {
+                count,
+                partition,
+                level,
+                differing,
+                repaired,
+            } => match differing {
+                0 => tracing::warn!(
+                    "partition {partition:04x} holds the master's records at level {level}, but its sum was \
+                     not theirs ({count} partitions so far)"
+                ),
+                _ => tracing::warn!(
+                    "partition {partition:04x}: {differing} records were not the master's at level {level}, \
+                     {repaired} are repaired ({count} partitions so far)"
+                ),
+            },
+            Self::Audited {
+                cause,
+                verdict,
+                level,
+                partitions,
+                ranges,
+                differing,
+                repaired,
+            } => {
+                let found = format!(
+                    "audit ({cause}) at level {level}: {verdict}; {differing} records in {partitions} \
+                     partitions differed, {repaired} are repaired"
+                );
+                let ranges = if ranges.is_empty() {
+                    ranges.clone()
+                } else {
+                    format!(" (partitions {ranges})")
+                };
+                match verdict {
+                    AuditVerdict::Equal => tracing::info!("{found}"),
+                    AuditVerdict::Differs | AuditVerdict::Repaired => {
+                        tracing::warn!("{found}{ranges}");
+                    }
+                    AuditVerdict::Reloading => {
+                        tracing::error!("{found}{ranges}: the whole table is loaded anew");
+                    }
+                    AuditVerdict::Refused => {
+                        tracing::error!("{found}: see the log of locsvc, which refused");
+                    }
+                    AuditVerdict::Busy => {
+                        tracing::warn!(
+                            "{found}: another audit is under way or the log is not followed"
+                        );
+                    }
+                    AuditVerdict::Failed => tracing::error!("{found}{ranges}"),
+                }
+            }
+            Self::GrowthBegun {
+                records,
+                from_bytes,
+                bytes,
+            } => tracing::info!(
+                "the table is getting full ({records} records in {from_bytes} bytes): it is copied into \
+                 one of {bytes} bytes while it answers"
+            ),
+            Self::GrowthDone {
+                bytes,
+                took,
+                failed,
+            } => tracing::info!(
+                "the table has grown to {bytes} bytes in {} ms, after {failed} attempts that failed",
+                took.as_millis()
+            ),
+            Self::GrowthFailed { reason } => tracing::error!(
+                "the table is getting full and cannot grow; changes go on until one finds no room, and \
+                 it is tried again each minute: {reason}"
+            ),
             Self::DatagramsRefused { count, reason } => {
                 tracing::warn!("{count} datagrams were no registrations, the last: {reason}");
             }
@@ -193,6 +416,37 @@ impl Event {
                 tracing::warn!(
                     "{count} answers could not be delivered to their workers, the last: {reason}"
                 );
+            }
+            Self::SnapshotLoaded {
+                path,
+                position,
+                records,
+                took,
+            } => tracing::info!(
+                "loaded {records} records from {} in {} ms: at {position}",
+                path.display(),
+                took.as_millis()
+            ),
+            Self::SnapshotRefused { path, reason } => {
+                tracing::error!("the snapshot {} is not used: {reason}", path.display());
+            }
+            Self::SnapshotWritten {
+                position,
+                bytes,
+                took,
+            } => tracing::debug!(
+                "wrote a snapshot of {bytes} bytes in {} ms: {position}",
+                took.as_millis()
+            ),
+            Self::SnapshotGivenUp { reason } => {
+                tracing::info!("a snapshot was given up, the next one follows: {reason}");
+            }
+            Self::SnapshotsFailed { reason } => tracing::error!(
+                "no snapshots are written, each interval tries again; after a reboot the table comes from \
+                 an older one or from the master: {reason}"
+            ),
+            Self::SnapshotsResumed { failed } => {
+                tracing::info!("snapshots are written again, after {failed} that were not");
             }
             Self::RecordingStopped { reason } => {
                 tracing::error!("the recording has ended: {reason}")
@@ -223,6 +477,11 @@ pub(crate) struct Complaints {
 }
 
 impl Complaints {
+    /// Returns how many there were.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Counts one; returns the total if it is time for a log line.
     pub(crate) fn count(&mut self, now: Timestamp) -> Option<u64> {
         self.total += 1;

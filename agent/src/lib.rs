@@ -5,7 +5,7 @@
 //!
 //! * [`Config`]: what `agent.toml` says;
 //! * [`Core`]: decides, without I/O; [`replay`] feeds it a recording;
-//! * [`MappedFolder`]: the table's files, mapped;
+//! * [`MappedFolder`], [`OwnedFolder`]: the table's files, mapped to read, and by their one owner;
 //! * [`run`]: all of it, until SIGTERM.
 
 mod clock;
@@ -17,17 +17,24 @@ mod node;
 mod outage;
 mod random;
 mod record;
+mod snapshot;
 
-pub use config::{Config, ConfigError, MASTERS_MAX, RECORDS_MAX, SOCKET_PATH_BYTES_MAX};
+pub use config::{
+    Config, ConfigError, MASTERS_MAX, RECORDS_MAX, SCRUB_MINUTES, SOCKET_PATH_BYTES_MAX,
+};
 pub use core::{
-    Client, Connection, Core, Input, Order, PENDING_MAX, RegistrationCounters, SAID_MAX,
-    SILENCE_MAX, Start, Summary, Transmit,
+    Client, Connection, Core, Input, Order, PENDING_MAX, RegistrationCounters, SAID_MAX, Start,
+    Summary, Transmit,
 };
 pub use edge::{
     BindSocketError, CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, INPUTS_MAX, LockFolderError,
-    MappedFolder, Mapping, OUTGOING_MAX, PULSE_EVERY, RunError, WRITE_TIMEOUT, run,
+    MappedFolder, Mapping, OUTGOING_MAX, OwnedFolder, PULSE_EVERY, RunError, WRITE_TIMEOUT, run,
 };
 pub use event::{COMPLAINT_EVERY, Event, with_causes};
-pub use node::OpenNodeError;
+pub use node::{GROWTH_RETRY, OpenNodeError, SLICE_BYTES};
 pub use outage::{CONFIRMED_S_MAX, CONFIRMED_S_MIN};
 pub use record::{Recorder, ReplayError, replay};
+pub use snapshot::{
+    CHUNK_BYTES_MAX as SNAPSHOT_CHUNK_BYTES_MAX, QUEUE_BYTES_MAX as SNAPSHOT_QUEUE_BYTES_MAX,
+    QUEUE_FRAMES_MAX as SNAPSHOT_QUEUE_FRAMES_MAX, VERSION as SNAPSHOT_VERSION,
+};

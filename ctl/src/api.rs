@@ -15,6 +15,8 @@ use crate::params::{Contact, Target};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for an answer; longer than locsvc itself waits for its disk, so that its own word comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
+/// Time for an audit beyond what it is given: the word that a node did not answer comes from locsvc.
+const AUDIT_SLACK: Duration = Duration::from_secs(5);
 /// Longest wait asked of locsvc at once; a longer one is asked in parts. Its own limit is 25 s.
 const WAIT_PART_MAX: Duration = Duration::from_secs(20);
 
@@ -123,7 +125,17 @@ pub(crate) struct LevelAnswer {
 #[derive(Debug, Deserialize)]
 pub(crate) struct NodesAnswer {
     pub(crate) level: u64,
+    pub(crate) alarm: Option<Alarm>,
     pub(crate) nodes: Vec<Node>,
+}
+
+/// Most nodes agree with each other against the master.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Alarm {
+    pub(crate) level: u64,
+    pub(crate) nodes: u64,
+    pub(crate) of: u64,
+    pub(crate) master_verified: bool,
 }
 
 /// One node; what it reports itself is absent until its first report.
@@ -141,6 +153,43 @@ pub(crate) struct Node {
     pub(crate) catch_ups_total: Option<u64>,
     pub(crate) reloads_total: Option<u64>,
     pub(crate) last_sync_ms: Option<u64>,
+    pub(crate) records: Option<u64>,
+    pub(crate) audits_total: Option<u64>,
+    pub(crate) repaired_total: Option<u64>,
+    pub(crate) health: Option<Health>,
+}
+
+/// What a node says of its table's memory.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Health {
+    pub(crate) table_bytes: u64,
+    pub(crate) pages: Option<String>,
+    pub(crate) scrubs_total: u64,
+    pub(crate) doubted_total: u64,
+    pub(crate) snapshot_level: u64,
+    pub(crate) snapshots_failed_total: u64,
+}
+
+/// Answer to an audit.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AuditAnswer {
+    pub(crate) level: u64,
+    pub(crate) nodes: Vec<Audited>,
+}
+
+/// One node of an audit; what it found is absent without a report.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Audited {
+    pub(crate) node: u16,
+    pub(crate) name: String,
+    pub(crate) verdict: String,
+    pub(crate) level: Option<u64>,
+    pub(crate) records: Option<u64>,
+    pub(crate) partitions: Option<u64>,
+    #[serde(default)]
+    pub(crate) ranges: Vec<(u16, u16)>,
+    pub(crate) differing: Option<u64>,
+    pub(crate) repaired: Option<u64>,
 }
 
 /// An answer as it came and as it was understood.
@@ -148,6 +197,28 @@ pub(crate) struct Node {
 pub(crate) struct Answer<T> {
     pub(crate) text: String,
     pub(crate) value: T,
+}
+
+/// One call.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<serde_json::Value>,
+    /// Whether it may change the database.
+    changing: bool,
+    timeout: Duration,
+}
+
+impl<'a> Call<'a> {
+    fn new(method: Method, path: &'a str, body: Option<serde_json::Value>) -> Self {
+        Self {
+            changing: method != Method::GET,
+            method,
+            path,
+            body,
+            timeout: ANSWER_TIMEOUT,
+        }
+    }
 }
 
 /// Calls one locsvc.
@@ -208,6 +279,26 @@ impl Client {
         self.call(Method::GET, "/v1/nodes", None)
     }
 
+    /// Has one node, or all, compared with the master, and what differs repaired if `repair`.
+    pub(crate) fn audit(
+        &self,
+        node: Option<&str>,
+        repair: bool,
+        timeout: Duration,
+    ) -> Result<Answer<AuditAnswer>, CallError> {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let mut body = serde_json::json!({ "repair": repair, "timeout_ms": timeout_ms });
+        if let Some(node) = node {
+            body["node"] = node.into();
+        }
+        let call = Call {
+            changing: false, // no record of the database
+            timeout: ANSWER_TIMEOUT.max(timeout + AUDIT_SLACK),
+            ..Call::new(Method::POST, "/v1/audit", Some(body))
+        };
+        self.call_by(call)
+    }
+
     pub(crate) fn level(&self) -> Result<Answer<LevelAnswer>, CallError> {
         self.call(Method::GET, "/v1/level", None)
     }
@@ -242,7 +333,17 @@ impl Client {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> Result<Answer<T>, CallError> {
-        let changing = method != Method::GET;
+        self.call_by(Call::new(method, path, body))
+    }
+
+    fn call_by<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<Answer<T>, CallError> {
+        let Call {
+            method,
+            path,
+            body,
+            changing,
+            timeout,
+        } = call;
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server));
@@ -258,18 +359,18 @@ impl Client {
         let request = self
             .agent
             .configure_request(request)
-            .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .timeout_recv_body(Some(ANSWER_TIMEOUT))
+            .timeout_recv_response(Some(timeout))
+            .timeout_recv_body(Some(timeout))
             .build();
         let mut response = self
             .agent
             .run(request)
-            .map_err(|error| self.failure(error, changing))?;
+            .map_err(|error| self.failure(error, changing, timeout))?;
         let status = response.status().as_u16();
         let text = response
             .body_mut()
             .read_to_string()
-            .map_err(|error| self.failure(error, changing))?;
+            .map_err(|error| self.failure(error, changing, timeout))?;
         if (200..300).contains(&status) {
             let value = serde_json::from_str(&text).map_err(|error| self.not_locsvc(&error))?;
             return Ok(Answer { text, value });
@@ -292,7 +393,7 @@ impl Client {
     }
 
     /// Sorts the HTTP client's errors by what an operator can do about them.
-    fn failure(&self, error: ureq::Error, changing: bool) -> CallError {
+    fn failure(&self, error: ureq::Error, changing: bool, timeout: Duration) -> CallError {
         use std::io::ErrorKind::{
             AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
             PermissionDenied, TimedOut,
@@ -316,7 +417,7 @@ impl Client {
         } else if too_slow {
             format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
         } else if let Error::Timeout(_) = error {
-            format!("nothing within {} s", ANSWER_TIMEOUT.as_secs())
+            format!("nothing within {} s", timeout.as_secs())
         } else if let Error::Io(io) = error {
             io.to_string()
         } else {

@@ -14,12 +14,13 @@ Examples:
   locusctl aor get alice@example.net
   locusctl route put 4930 --target 'sip:gw1.example.net' --target 'sip:gw2.example.net;priority=2'
   locusctl nodes
+  locusctl audit --node n2 --repair
   locusctl wait 1042 --timeout 10s
   LOCUS_SERVER=http://10.77.0.10:8800 locusctl --json level
 
 Exit codes:
   0  done
-  1  not found, or refused: the message says why
+  1  not found, refused, or an audit found a node that differs: the message says why
   2  wrong usage
   3  locsvc cannot be reached
   4  time-out: no answer in time, or not all nodes have the level yet";
@@ -49,6 +50,56 @@ weight within one priority. The longest prefix that has a route counts.
   locusctl route put 4930 --target '<sip:gw;transport=tcp>;weight=3' --target 'sip:gw3;weight=1'
   locusctl route put 0049 --strip 4 --prefix 0 --target sip:gw1.example.net";
 
+const NODES: &str = "\
+States:
+  coherent      it holds the master's content up to now
+  resync        it catches up, or repairs records that differ; it answers meanwhile
+  stale         it does not hear the master; it answers from what it has
+  loading       it has no table yet: other nodes answer its calls
+  inconsistent  its table is not the master's and is loaded anew: other nodes answer its calls
+  draining      it ends what it has begun and takes nothing new
+  connecting    it is connected and has not reported yet
+  disconnected  the master does not hear it; what is shown is its last report
+
+Columns; counts are since its agent started:
+  BEHIND            levels that it lacks
+  LAG               time since it was last known to be coherent
+  REPAIRED          records that were not the master's and were replaced
+  PAGES             2M: fast look-ups; 4K, mixed: they take up to twice the time, see its agent's log
+  TABLE MIB         memory of its table
+  AUDITS            comparisons with the master's content
+  SCRUBS            times that all of its memory was read again
+  DOUBTED           partitions whose memory had changed by itself: above 0, test its memory
+  SNAPSHOT AT       level of its newest snapshot on disk
+  SNAPSHOTS FAILED  snapshots that could not be written
+  CATCH-UPS         times that it was sent what it lacked
+  RELOADS           times that it was sent the whole table
+  LAST SYNC         how long the last of these took
+
+  locusctl nodes
+  locusctl nodes --wide";
+
+const AUDIT: &str = "\
+Each node reads its memory again from beginning to end and compares it with the master, down to the
+record; it goes on answering meanwhile. Without --repair what differs is only named; the node may mend
+it by itself afterwards, as it does whenever it notices.
+
+Verdicts:
+  equal          every record is the master's
+  differs        some were not; --repair installs the master's
+  repaired       those that differed are the master's now
+  reloading      so much differed that the node loads the whole table
+  refused        the master refuses while most nodes agree against it: see locusctl nodes and its log
+  busy           the node audits itself already, or is catching up: repeat it
+  failed         the node's table cannot be read or mended: see the log of its agent
+  no_answer      no report in time, or the node went away meanwhile
+  not_connected  the node is not connected
+
+Exit code 0 if every node is equal or repaired, else 1.
+
+  locusctl audit
+  locusctl audit --node n2 --repair --timeout 5m";
+
 /// Operates a Locus cluster: addresses-of-record, number routes, nodes, levels.
 #[derive(Debug, Parser)]
 #[command(name = "locusctl", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -74,8 +125,26 @@ pub(crate) enum Command {
     /// Route of one number prefix.
     #[command(subcommand)]
     Route(RouteCommand),
-    /// Nodes: state, level, how far behind.
-    Nodes,
+    /// Nodes: state, level, how far behind, memory.
+    #[command(after_help = NODES)]
+    Nodes {
+        /// Shows everything that nodes report, in lines of some 200 characters.
+        #[arg(long)]
+        wide: bool,
+    },
+    /// Compares nodes with the master, record by record.
+    #[command(after_help = AUDIT)]
+    Audit {
+        /// Name or number of one node; without it, all.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// Repairs what differs.
+        #[arg(long)]
+        repair: bool,
+        /// How long to wait for the nodes: 60s, 5m; at most 10m.
+        #[arg(long, value_parser = parse_audit_duration, default_value = "60s")]
+        timeout: Duration,
+    },
     /// Database level, epoch and content of the master.
     Level,
     /// Waits until all nodes have a level.
@@ -163,6 +232,16 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Longest time that locsvc gives an audit.
+const AUDIT_MAX: Duration = Duration::from_secs(600);
+
+fn parse_audit_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        duration if duration > AUDIT_MAX => Err("at most 10 minutes (10m)".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -181,12 +260,13 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let lines = [EXAMPLES, PUT_ROUTE].concat();
+        let lines = [EXAMPLES, PUT_ROUTE, NODES, AUDIT].join("\n");
         let examples: Vec<_> = lines
             .lines()
-            .filter_map(|line| line.trim().split_once("locusctl ").map(|(_, rest)| rest))
+            .filter(|line| line.starts_with("  locusctl ") || line.contains("LOCUS_SERVER="))
+            .filter_map(|line| line.split_once("locusctl ").map(|(_, rest)| rest))
             .collect();
-        assert_eq!(examples.len(), 9);
+        assert_eq!(examples.len(), 14);
         for example in examples {
             let words = example.split(' ').map(|word| word.trim_matches('\''));
             let parsed = Args::try_parse_from(["locusctl"].into_iter().chain(words));

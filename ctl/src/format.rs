@@ -1,8 +1,13 @@
-//! What people read: tables, durations, hints, as text; it writes to no stream.
+//! What people read: tables, durations, hints, as text; it writes to no stream. Nodes and audits stand in
+//! `nodes`.
+
+mod nodes;
+
+pub(crate) use nodes::{audit, nodes, not_equal};
 
 use std::time::Duration;
 
-use crate::api::{AorAnswer, CallError, Changed, LevelAnswer, Node, NodesAnswer, RouteAnswer};
+use crate::api::{AorAnswer, CallError, Changed, LevelAnswer, RouteAnswer};
 use crate::params::Contact;
 
 /// Whether text may carry terminal colours.
@@ -237,58 +242,6 @@ pub(crate) fn level(answer: &LevelAnswer) -> String {
     format!("level    {level}\nepoch    {epoch}\nroot     {root}\nrecords  {records}\n")
 }
 
-/// Returns the nodes as a table, worst state in red.
-pub(crate) fn nodes(answer: &NodesAnswer, colour: Colour) -> String {
-    let heads = [
-        "NODE",
-        "NAME",
-        "STATE",
-        "LEVEL",
-        "BEHIND",
-        "LAG",
-        "CATCH-UPS",
-        "RELOADS",
-        "LAST SYNC",
-        "ADDRESS",
-        "SIP",
-    ];
-    let rows: Vec<_> = answer.nodes.iter().map(node).collect();
-    let mut out = format!("master at level {}\n", answer.level);
-    if rows.is_empty() {
-        out.push_str("no node has connected since locsvc started\n");
-    } else {
-        out.push_str(&table(&heads, &rows, colour));
-    }
-    out
-}
-
-fn node(node: &Node) -> Vec<Cell> {
-    let (state, tone) = match (node.connected, node.state.as_deref()) {
-        // Its last report is history: the node may be gone, or cut off and answering.
-        (false, _) => ("disconnected", Tone::Bad),
-        (true, None) => ("connecting", Tone::Warn),
-        (true, Some(state @ "coherent")) => (state, Tone::Good),
-        (true, Some(state @ ("resync" | "stale" | "draining"))) => (state, Tone::Warn),
-        (true, Some(state)) => (state, Tone::Bad),
-    };
-    vec![
-        number(Some(node.node)),
-        text(&node.name),
-        Cell {
-            tone,
-            ..text(state)
-        },
-        number(node.level),
-        number(node.level.map(|_| node.behind)),
-        ms(node.lag_ms),
-        number(node.catch_ups_total),
-        number(node.reloads_total),
-        ms(node.last_sync_ms),
-        text(&node.address),
-        text(&node.sip),
-    ]
-}
-
 /// Returns what an operator can do about an error; it stands on a line of its own.
 pub(crate) fn hint(error: &CallError) -> Option<&'static str> {
     match error {
@@ -313,99 +266,6 @@ mod tests {
     use super::*;
     use crate::api::{Route, Server};
     use crate::params::Registration;
-
-    fn cluster() -> NodesAnswer {
-        let healthy = Node {
-            node: 1,
-            name: "n1".into(),
-            address: "10.77.0.11:40312".into(),
-            sip: "sip:10.77.0.11:5060".into(),
-            connected: true,
-            behind: 0,
-            state: Some("coherent".into()),
-            level: Some(11_042),
-            lag_ms: Some(0),
-            catch_ups_total: Some(2),
-            reloads_total: Some(1),
-            last_sync_ms: Some(850),
-        };
-        let behind = Node {
-            node: 12,
-            name: "berlin-2".into(),
-            state: Some("resync".into()),
-            level: Some(9_000),
-            behind: 2_042,
-            lag_ms: Some(61_000),
-            last_sync_ms: Some(2_345),
-            ..healthy.clone()
-        };
-        let gone = Node {
-            node: 3,
-            name: "n3".into(),
-            connected: false,
-            ..healthy.clone()
-        };
-        let fresh = Node {
-            node: 4,
-            name: "n4".into(),
-            address: "10.77.0.14:5".into(),
-            connected: true,
-            ..Node::default()
-        };
-        NodesAnswer {
-            level: 11_042,
-            nodes: vec![healthy, behind, gone, fresh],
-        }
-    }
-
-    #[test]
-    fn nodes_are_a_table() {
-        let expected = "\
-master at level 11042
-NODE  NAME      STATE         LEVEL  BEHIND        LAG  CATCH-UPS  RELOADS  LAST SYNC  ADDRESS           SIP
-   1  n1        coherent      11042       0       0 ms          2        1     850 ms  10.77.0.11:40312  sip:10.77.0.11:5060
-  12  berlin-2  resync         9000    2042  1 min 1 s          2        1      2.3 s  10.77.0.11:40312  sip:10.77.0.11:5060
-   3  n3        disconnected  11042       0       0 ms          2        1     850 ms  10.77.0.11:40312  sip:10.77.0.11:5060
-   4  n4        connecting        -       -          -          -        -          -  10.77.0.14:5
-";
-        assert_eq!(nodes(&cluster(), Colour::No), expected);
-    }
-
-    #[test]
-    fn colours_change_no_column() {
-        let coloured = nodes(&cluster(), Colour::Yes);
-        for (state, code) in [("coherent", 32), ("resync", 33), ("disconnected", 31)] {
-            let painted = format!("\u{1b}[{code}m{state}\u{1b}[0m");
-            assert!(coloured.contains(&painted), "{coloured}");
-        }
-        let plain = ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"]
-            .iter()
-            .fold(coloured, |text, code| text.replace(code, ""));
-        assert_eq!(plain, nodes(&cluster(), Colour::No));
-    }
-
-    #[test]
-    fn nobody_commands_the_terminal() {
-        let node = Node {
-            sip: "sip:\u{1b}[2J\n".into(),
-            ..Node::default()
-        };
-        let hostile = NodesAnswer {
-            level: 0,
-            nodes: vec![node],
-        };
-        assert!(nodes(&hostile, Colour::No).ends_with("sip:\u{fffd}[2J\u{fffd}\n"));
-    }
-
-    #[test]
-    fn an_empty_cluster_is_said_in_words() {
-        let empty = NodesAnswer {
-            level: 0,
-            nodes: Vec::new(),
-        };
-        let expected = "master at level 0\nno node has connected since locsvc started\n";
-        assert_eq!(nodes(&empty, Colour::Yes), expected);
-    }
 
     #[test]
     fn contacts_are_a_table() {

@@ -8,11 +8,13 @@ mod output;
 mod params;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::api::{Answer, CallError, Client, Route};
 use crate::args::{AorCommand, Args, Command, RouteCommand};
+use crate::output::Output;
 
 fn main() -> ExitCode {
     let Args {
@@ -21,13 +23,28 @@ fn main() -> ExitCode {
         command,
     } = Args::parse();
     let client = Client::new(server);
-    output::finish(run(&client, command, json), json)
+    let outcome = run(&client, command, json);
+    output::finish(outcome, json)
+}
+
+/// Has nodes compared with the master; any that does not hold its content afterwards is a failure.
+fn audit(
+    client: &Client,
+    node: Option<&str>,
+    repair: bool,
+    timeout: Duration,
+    shown: &Shown,
+) -> Result<Output, CallError> {
+    let answer = client.audit(node, repair, timeout)?;
+    let text = shown.by(&answer, |audit| format::audit(audit, output::colour()));
+    let failure = format::not_equal(&answer.value);
+    Ok(Output { text, failure })
 }
 
 /// Returns what a command prints: for people, or the API's own answer as one line.
-fn run(client: &Client, command: Command, json: bool) -> Result<String, CallError> {
+fn run(client: &Client, command: Command, json: bool) -> Result<Output, CallError> {
     let shown = Shown { json };
-    match command {
+    let text: Result<String, CallError> = match command {
         Command::Aor(AorCommand::Get { aor }) => client
             .get_aor(&aor)
             .map(|answer| shown.by(&answer, format::aor)),
@@ -65,10 +82,16 @@ fn run(client: &Client, command: Command, json: bool) -> Result<String, CallErro
             let answer = client.delete_route(prefix)?;
             Ok(shown.by(&answer, |changed| format::changed(&text, changed)))
         }
-        Command::Nodes => {
+        Command::Nodes { wide } => {
             let answer = client.nodes()?;
-            Ok(shown.by(&answer, |nodes| format::nodes(nodes, output::colour())))
+            let text = |nodes: &_| format::nodes(nodes, wide, output::colour());
+            Ok(shown.by(&answer, text))
         }
+        Command::Audit {
+            node,
+            repair,
+            timeout,
+        } => return audit(client, node.as_deref(), repair, timeout, &shown),
         Command::Level => client
             .level()
             .map(|answer| shown.by(&answer, format::level)),
@@ -76,7 +99,8 @@ fn run(client: &Client, command: Command, json: bool) -> Result<String, CallErro
             let answer = client.wait(level, timeout)?;
             Ok(shown.by(&answer, |at| format::reached(level, at)))
         }
-    }
+    };
+    text.map(Output::from)
 }
 
 /// How an answer is shown.

@@ -22,13 +22,38 @@ pub(crate) fn colour() -> Colour {
     }
 }
 
+/// What a command prints, and what of it is a failure nevertheless.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) text: String,
+    pub(crate) failure: Option<Fault>,
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Self {
+        let failure = None;
+        Self { text, failure }
+    }
+}
+
 /// Prints the outcome of a command and returns its exit code.
-pub(crate) fn finish(outcome: Result<String, CallError>, json: bool) -> ExitCode {
+pub(crate) fn finish(outcome: Result<Output, CallError>, json: bool) -> ExitCode {
     let code = match outcome {
-        Ok(text) => {
+        Ok(Output { text, failure }) => {
             // A reader that went away (`| head`) has what it wanted.
             write!(io::stdout().lock(), "{text}").ok();
-            DONE
+            match failure {
+                None => DONE,
+                Some(fault) => {
+                    let text = if json {
+                        serde_json::json!(fault).to_string()
+                    } else {
+                        format!("locusctl: {}", fault.error)
+                    };
+                    writeln!(io::stderr().lock(), "{text}").ok();
+                    REFUSED
+                }
+            }
         }
         Err(error) => {
             let text = if json {

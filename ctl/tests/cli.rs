@@ -166,6 +166,8 @@ fn wrong_usage_is_exit_code_2() {
         ),
         (&["wait"], "<LEVEL>"),
         (&["wait", "1", "--timeout", "soon"], "10s, 500ms or 2m"),
+        (&["audit", "--timeout", "11m"], "at most 10 minutes"),
+        (&["audit", "--node"], "a value is required"),
         (&["--server", "ftp://x", "level"], "http://host:port"),
         (&[], "Usage"),
     ] {
@@ -242,13 +244,74 @@ fn a_lost_answer_says_that_the_outcome_is_not_known() {
 fn a_table_in_a_pipe_has_no_colours() {
     let server = Server::new(&[(
         200,
-        r#"{"level":3,"nodes":[{"node":1,"name":"n1","address":"a","sip":"s","connected":true,"behind":0,"sending":"log","state":"coherent","level":3,"lag_ms":0,"catch_ups_total":0,"reloads_total":1,"last_sync_ms":12}]}"#,
+        r#"{"level":3,"nodes":[{"node":1,"name":"n1","address":"a","sip":"s","connected":true,"behind":0,"sending":"log","state":"coherent","level":3,"lag_ms":0,"catch_ups_total":0,"reloads_total":1,"last_sync_ms":12,"records":5,"repaired_total":0,"health":{"table_bytes":0,"huge_bytes":0,"pages":"2M","scrubs_total":0,"doubted_total":0,"snapshot_level":0,"snapshots_failed_total":0}}]}"#,
     )]);
     let output = locusctl(&server.url, &["nodes"]);
     let expected = "\
 master at level 3
-NODE  NAME  STATE     LEVEL  BEHIND   LAG  CATCH-UPS  RELOADS  LAST SYNC  ADDRESS  SIP
-   1  n1    coherent      3       0  0 ms          0        1      12 ms  a        s
+NODE  NAME  STATE     LEVEL  BEHIND   LAG  RECORDS  REPAIRED  PAGES  ADDRESS
+   1  n1    coherent      3       0  0 ms        5         0  2M     a
 ";
     check(&output, 0, expected, "");
+}
+
+#[test]
+fn an_audit_says_where_a_node_differed_and_fails_unless_all_are_equal() {
+    const REPAIRED: &str = r#"{"level":9,"nodes":[{"node":1,"name":"n1","verdict":"equal","level":9,"records":5,"partitions":0,"ranges":[],"differing":0,"repaired":0},{"node":2,"name":"n2","verdict":"repaired","level":9,"records":5,"partitions":2,"ranges":[[6699,6699],[65535,65535]],"differing":3,"repaired":3}]}"#;
+    const DIFFERS: &str = r#"{"level":9,"nodes":[{"node":2,"name":"n2","verdict":"differs","level":9,"records":5,"partitions":5,"ranges":[[6699,6703]],"differing":7,"repaired":0}]}"#;
+    const GONE: &str = r#"{"level":9,"nodes":[{"node":2,"name":"n2","verdict":"not_connected"}]}"#;
+    let server = Server::new(&[(200, REPAIRED), (200, DIFFERS), (200, GONE)]);
+    let table = "\
+master at level 9
+NODE  NAME  VERDICT   LEVEL  RECORDS  PARTITIONS  DIFFERING  REPAIRED
+   1  n1    equal         9        5           0          0         0
+   2  n2    repaired      9        5           2          3         3
+n2: partitions 1a2b, ffff (2 of 65536), 3 records differed, 3 repaired
+";
+    let output = locusctl(&server.url, &["audit", "--repair", "--timeout", "90s"]);
+    check(&output, 0, table, "");
+    let table = "\
+master at level 9
+NODE  NAME  VERDICT  LEVEL  RECORDS  PARTITIONS  DIFFERING  REPAIRED
+   2  n2    differs      9        5           5          7         0
+n2: partitions 1a2b-1a2f (5 of 65536), 7 records differed, none repaired
+";
+    let output = locusctl(&server.url, &["audit", "--node", "n2"]);
+    let reason = "locusctl: n2 differed from the master: unless it mends itself (locusctl nodes), repeat it \
+                  with --repair\n";
+    check(&output, 1, table, reason);
+    let output = locusctl(&server.url, &["--json", "audit", "--node", "2"]);
+    let fault = r#"{"error":"n2 is not connected","code":"not_equal"}"#;
+    let error = String::from_utf8_lossy(&output.stderr);
+    let [error, fault]: [serde_json::Value; 2] =
+        [&error, fault].map(|text| serde_json::from_str(text).unwrap());
+    assert_eq!(error, fault);
+    check(&output, 1, &format!("{GONE}\n"), "not_equal");
+    let bodies: Vec<serde_json::Value> = server
+        .requests()
+        .into_iter()
+        .map(|(line, body)| {
+            assert_eq!(line, "POST /v1/audit HTTP/1.1");
+            serde_json::from_str(&body).unwrap()
+        })
+        .collect();
+    let expected = [
+        r#"{"repair":true,"timeout_ms":90000}"#,
+        r#"{"node":"n2","repair":false,"timeout_ms":60000}"#,
+        r#"{"node":"2","repair":false,"timeout_ms":60000}"#,
+    ];
+    let expected = expected.map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+    assert_eq!(bodies, expected);
+}
+
+#[test]
+fn an_audit_that_is_refused_says_why() {
+    const UNKNOWN: &str = r#"{"error":"no node n9 has connected","code":"no_such_node"}"#;
+    const BUSY: &str = r#"{"error":"another audit is under way","code":"busy"}"#;
+    let server = Server::new(&[(404, UNKNOWN), (429, BUSY)]);
+    let output = locusctl(&server.url, &["audit", "--node", "n9"]);
+    check(&output, 1, "", "locusctl: no node n9 has connected\n");
+    let output = locusctl(&server.url, &["audit"]);
+    check(&output, 1, "", "locusctl: another audit is under way\n");
+    server.requests();
 }

@@ -31,6 +31,16 @@ pub struct SenderCounters {
     pub catch_ups_total: u64,
     /// Times that a node's window was full when there was something to send.
     pub window_full_total: u64,
+    /// Questions of audits that were answered.
+    pub audit_answers_total: u64,
+    /// Questions of audits that were refused.
+    pub audits_refused_total: u64,
+    /// Times that most nodes agreed with each other against the master.
+    pub disagreements_total: u64,
+    /// Partitions not sent because they hold more than [`crate::PARTITION_BYTES_MAX`].
+    pub partitions_too_large_total: u64,
+    /// Reports of audits that nobody had ordered: ignored.
+    pub reports_ignored_total: u64,
 }
 
 /// Totals of a [`crate::Receiver`].
@@ -56,6 +66,30 @@ pub struct ReceiverCounters {
     pub applies_failed_total: u64,
     /// Connections closed because the master was silent.
     pub silent_total: u64,
+    /// Audits begun, of whatever cause.
+    pub audits_total: u64,
+    /// Rounds of audits begun after the first, because something differed still.
+    pub audit_rounds_total: u64,
+    /// Answers that had to wait until the table stood at their level.
+    pub audit_answers_held_total: u64,
+    /// Answers whose level the table had passed already: asked again.
+    pub audit_misses_total: u64,
+    /// Questions that were not answered in time.
+    pub audit_unanswered_total: u64,
+    /// Answers that did not fit the question.
+    pub audit_answers_refused_total: u64,
+    /// Audits that the master refused.
+    pub audits_refused_total: u64,
+    /// Orders of audits that came at the wrong time.
+    pub audits_busy_total: u64,
+    /// Audits that ended because the table could not be read or repaired.
+    pub audits_failed_total: u64,
+    /// Audits given up for a reload.
+    pub audits_given_up_total: u64,
+    /// Audits cut short by the end of their connection.
+    pub audits_cut_total: u64,
+    /// Records that audits have repaired.
+    pub repaired_total: u64,
     /// Messages handed in while the table still owed an answer: a bug of the caller.
     pub busy_total: u64,
 }
@@ -71,6 +105,7 @@ impl ReceiverCounters {
             + self.snapshots_refused_total
             + self.loads_failed_total
             + self.applies_failed_total
+            + self.audit_answers_refused_total
             + self.busy_total
     }
 }

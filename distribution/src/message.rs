@@ -16,5 +16,11 @@ pub(crate) fn noun(message: &Message) -> &'static str {
         Message::Status(_) => "status",
         Message::Register { .. } => "register",
         Message::Registered { .. } => "registered",
+        Message::AuditAsk(_) => "audit question",
+        Message::AuditSums(_) => "audit sums",
+        Message::AuditRecords(_) => "audit records",
+        Message::AuditRefused(_) => "audit refusal",
+        Message::AuditOrder(_) => "audit order",
+        Message::AuditReport(_) => "audit report",
     }
 }

@@ -1,9 +1,11 @@
 //! What the master knows of each node, connected or not; it sends nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use locus_proto::{
-    BootId, Level, NodeId, NodeName, NodeStatus, ReloadReason, Timestamp, v1::Hello,
+    BootId, Level, NodeId, NodeName, NodeState, NodeStatus, ReloadReason, Root, Timestamp,
+    v1::Hello,
 };
 use serde::Serialize;
 
@@ -13,6 +15,10 @@ use crate::Sending;
 ///
 /// Twice [`crate::PEERS_MAX`]: every connected node fits, and as many that are away.
 pub const ROSTER_MAX: usize = 2048;
+
+/// What a node holds that is not the master's: its root less the master's at one level. Nodes with the same
+/// agree with each other, whatever their levels.
+pub(crate) type Doubt = Root;
 
 /// One node as the master knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +50,9 @@ struct Known {
     entry: RosterEntry,
     /// Why its next greeting must end in a reload, whatever it presents.
     reload_next: Option<ReloadReason>,
+    /// What it holds against the master, until it matches. It outlasts a connection: whoever comes back has not
+    /// changed its mind.
+    doubt: Option<Doubt>,
 }
 
 /// All nodes that ever greeted, at most [`ROSTER_MAX`].
@@ -57,7 +66,9 @@ impl Roster {
     pub(crate) fn handle_hello(&mut self, now: Timestamp, hello: &Hello, address: &str) -> bool {
         let known = self.nodes.remove(&hello.node);
         let forgot = self.nodes.len() >= ROSTER_MAX && self.forget_one();
-        let reload_next = known.and_then(|known| known.reload_next);
+        let (reload_next, doubt) =
+            known.map_or((None, None), |known| (known.reload_next, known.doubt));
+        let doubt = doubt.filter(|_| hello.position.is_some()); // the whole table comes
         let entry = RosterEntry {
             node: hello.node,
             name: hello.name.clone(),
@@ -70,13 +81,19 @@ impl Roster {
             status: None, // what it said before may be of another table
             levels_behind: None,
         };
-        self.nodes.insert(hello.node, Known { entry, reload_next });
+        let known = Known {
+            entry,
+            reload_next,
+            doubt,
+        };
+        self.nodes.insert(hello.node, known);
         forgot
     }
 
     pub(crate) fn handle_status(&mut self, now: Timestamp, node: NodeId, status: NodeStatus) {
         if let Some(known) = self.nodes.get_mut(&node) {
             known.entry.heard_at = now;
+            known.doubt = (known.doubt).filter(|_| status.state != NodeState::Coherent);
             known.entry.status = Some(status);
         }
     }
@@ -86,6 +103,33 @@ impl Roster {
             known.entry.connected = false;
             known.entry.sending = sending;
         }
+    }
+
+    /// Takes note that the node's content is in doubt, or is not.
+    pub(crate) fn doubt(&mut self, node: NodeId, doubt: Option<Doubt>) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.doubt = doubt;
+        }
+    }
+
+    /// Returns the node's doubt.
+    pub(crate) fn doubt_of(&self, node: NodeId) -> Option<Doubt> {
+        self.nodes.get(&node)?.doubt
+    }
+
+    /// Returns the doubts of nodes that are not connected and were heard within `recent`.
+    pub(crate) fn doubts_away(
+        &self,
+        now: Timestamp,
+        recent: Duration,
+    ) -> impl Iterator<Item = Doubt> {
+        let away = move |known: &&Known| {
+            !known.entry.connected && now.since(known.entry.heard_at) < recent
+        };
+        self.nodes
+            .values()
+            .filter(away)
+            .filter_map(|known| known.doubt)
     }
 
     /// Demands a reload at the node's next greeting; returns whether it is known.

@@ -6,9 +6,11 @@
     reason = "a failed step fails the test, and its seed must be seen"
 )]
 
+mod audits;
 mod machines;
 mod model;
 mod simulation;
+mod table;
 mod transcripts;
 mod words;
 mod world;

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use locus_distribution::{Failure, Peer, Receiver, Sender};
-use locus_proto::{Change, ChangeOp, Key, MasterTime, NodeId, Timestamp};
+use locus_proto::{Key, MasterTime, NodeId, Timestamp};
 
-use crate::model::{Log, Op, Table};
+use crate::model::{Log, Op};
+use crate::table::Table;
 
 /// SplitMix64: the same numbers from the same seed on every machine.
 #[derive(Debug)]
@@ -64,18 +65,6 @@ pub(crate) struct Node {
     pub(crate) loading: Option<Table>,
     pub(crate) link: Option<usize>,
     pub(crate) boot: u64,
-}
-
-impl Node {
-    /// Changes one record without a word, root included: the agent finds it when it starts again.
-    pub(crate) fn rot(&mut self) {
-        let table = self.table.as_mut().unwrap();
-        let (key, (level, _)) = table.records.first_key_value().unwrap();
-        let change = Change {
-            key: key.clone(),
-            level: *level,
-            op: ChangeOp::Put(b"rotten".to_vec()),
-        };
-        table.load(&[change]);
-    }
+    /// Its table has failed since it was loaded.
+    pub(crate) faulted: bool,
 }

@@ -1,90 +1,21 @@
-//! A log and a table as plain as can be, for a master and for nodes; nothing here is distributed.
+//! A master's log as plain as can be, and the table that it gives; nothing here is distributed.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use locus_distribution::{Costs, Failure, LogFrame, Standing};
+use locus_distribution::{Costs, LogFrame};
 use locus_proto::{
     Change, ChangeOp, Epoch, EpochId, Frame, FrameHeader, FrameKind, Key, Level, Lineage,
-    MasterTime, Message, Position, Root, v1::SnapshotPart,
+    MasterTime, Message, Position, v1::SnapshotPart,
 };
+
+use crate::table::Table;
 
 /// What a change does, before it has a level.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Put(Key, Vec<u8>),
     Delete(Key),
-}
-
-/// A table whose root is always computed from what it really holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Table {
-    pub(crate) records: BTreeMap<Key, (Level, Vec<u8>)>,
-    pub(crate) position: Position,
-}
-
-impl Table {
-    pub(crate) fn standing(&self) -> Standing {
-        Standing {
-            position: self.position,
-            records: u64::try_from(self.records.len()).unwrap(),
-        }
-    }
-
-    /// Applies a frame as the real table does: all or nothing, root checked before anything is written.
-    pub(crate) fn apply(&mut self, frame: &Frame) -> Result<Standing, Failure> {
-        let header = &frame.header;
-        assert_eq!(header.from, self.position.level, "asked to apply a gap");
-        assert_eq!(
-            header.root_before, self.position.root,
-            "asked to apply to other content"
-        );
-        let before = self.clone();
-        self.load(&frame.changes);
-        if self.position.root != header.root_after {
-            *self = before;
-            return Err(Failure::RootMismatch);
-        }
-        self.position = header.after();
-        Ok(self.standing())
-    }
-
-    /// Puts and deletes without any check, as a load does.
-    pub(crate) fn load(&mut self, changes: &[Change]) {
-        for change in changes {
-            let root = &mut self.position.root;
-            let old = match &change.op {
-                ChangeOp::Put(value) => {
-                    *root = root.plus(record_hash(&change.key, change.level, value));
-                    let record = (change.level, value.clone());
-                    self.records.insert(change.key.clone(), record)
-                }
-                ChangeOp::Delete => self.records.remove(&change.key),
-            };
-            if let Some((level, value)) = old {
-                *root = root.minus(record_hash(&change.key, level, &value));
-            }
-        }
-    }
-
-    /// Ends a load: the root must be the announced one.
-    pub(crate) fn finish(&mut self, position: Position) -> Result<Standing, Failure> {
-        if self.position.root != position.root {
-            return Err(Failure::RootMismatch);
-        }
-        self.position = position;
-        Ok(self.standing())
-    }
-}
-
-fn record_hash(key: &Key, level: Level, value: &[u8]) -> Root {
-    let lane = |lane: u8| {
-        let mut hasher = DefaultHasher::new(); // the same in each run
-        (lane, key, level, value).hash(&mut hasher);
-        hasher.finish()
-    };
-    Root([lane(0), lane(1)])
 }
 
 /// What a master keeps on its disk, and its table. Cloning it clones the disk.
@@ -111,13 +42,15 @@ impl Log {
             id,
         };
         self.lineage.push(epoch, head.level).unwrap();
+        // What memory has become may have been logged; the epoch begins with what follows from the log.
+        let said = self.frames.last().map(|frame| frame.header.root_after);
         let header = FrameHeader {
             kind: FrameKind::Epoch,
             shard: 0,
             epoch,
             from: head.level,
             to: head.level,
-            root_before: head.root,
+            root_before: said.unwrap_or(head.root),
             root_after: head.root,
             time,
         };
@@ -161,7 +94,7 @@ impl Log {
         let head = self.head();
         self.next
             .insert((head.epoch, head.level), self.frames.len());
-        self.table.apply(&frame).unwrap();
+        self.table.apply(&frame, false).unwrap(); // what memory has become shows in the root
         let header = frame.header;
         let message: Arc<[u8]> = Message::Frame(frame).to_bytes().into();
         let before = self.bytes.last().copied().unwrap_or(0);
@@ -170,11 +103,16 @@ impl Log {
         self.frames.push(LogFrame { header, message });
     }
 
+    /// Makes the table anew from what is on the disk, as a start of the service does.
+    pub(crate) fn reread(&mut self) {
+        self.lose_tail(0);
+    }
+
     /// Forgets the newest frames: the tail that had not reached the disk.
     pub(crate) fn lose_tail(&mut self, frames: usize) {
         let kept = self.frames.len().saturating_sub(frames).max(1);
         let old = std::mem::take(self);
-        for LogFrame { header, message } in &old.frames[..kept] {
+        for LogFrame { header, message } in old.frames.iter().take(kept) {
             if header.kind == FrameKind::Epoch {
                 self.lineage.push(header.epoch, header.from).unwrap();
             }

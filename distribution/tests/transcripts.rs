@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use datadriven::TestCase;
 use locus_distribution::Failure;
-use locus_proto::{AddressOfRecord, EpochId, Key};
+use locus_proto::{AddressOfRecord, EpochId, Key, v1::AuditOrder};
 
+use crate::audits::same;
 use crate::model::Op;
+use crate::table::Fault;
 use crate::world::{Mischief, World};
 
 /// Most changes in one frame of `fill`.
@@ -51,6 +53,9 @@ impl Story {
         {
             said.push_str(&line);
             said.push('\n');
+        }
+        if case.args.contains_key("brief") {
+            said = brief(&said);
         }
         if said.is_empty() {
             said.push_str("(nothing)\n");
@@ -191,8 +196,36 @@ impl Story {
             }
             // A table that changes by itself: a bug, or memory that fails.
             "rot" => {
+                let fault = match arg("fault").unwrap().as_str() {
+                    "value" => Fault::Rot,
+                    "loss" => Fault::Loss,
+                    "sum" => Fault::Sum,
+                    "sums" => Fault::Sums(3_277),
+                    "content" => Fault::Content,
+                    other => panic!("fault {other}"),
+                };
+                match arg("node") {
+                    Some(node) => self.world.fail(self.node(&node), fault),
+                    None => {
+                        let master = self.master(&arg("of").unwrap());
+                        self.world.fail_master(master, fault);
+                    }
+                }
+            }
+            "scrub" => {
                 let node = self.node(&arg("node").unwrap());
-                self.world.nodes[node].rot();
+                self.world.scrub(node);
+            }
+            "order-audit" => {
+                let master = self.master(&arg("on").unwrap());
+                let node = self.node(&arg("node").unwrap());
+                let order = AuditOrder {
+                    ticket: 1,
+                    repair: case.args.contains_key("repair"),
+                };
+                if let Some(error) = self.world.order_audit(master, node, order) {
+                    writeln!(said, "{error}").unwrap();
+                }
             }
             "ask-reload" => {
                 let master = self.master(&arg("on").unwrap());
@@ -211,7 +244,7 @@ impl Story {
             "same" => {
                 let node = &self.world.nodes[self.node(&arg("node").unwrap())];
                 let master = &self.world.masters[self.master(&arg("as").unwrap())];
-                let same = node.table.as_ref() == Some(&master.log.table);
+                let same = same(node.table.as_ref(), &master.log.table);
                 writeln!(said, "{}", if same { "yes" } else { "no" }).unwrap();
             }
             other => panic!("no command {other}"),
@@ -278,6 +311,18 @@ impl Story {
     fn node(&self, name: &str) -> usize {
         let known = |n: &crate::machines::Node| n.name == name;
         self.world.nodes.iter().position(known).unwrap()
+    }
+}
+
+/// Returns only the first and last of many lines.
+fn brief(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    match lines.len() {
+        0..16 => said.into(),
+        len => {
+            let [first, last] = [&lines[..6], &lines[len - 8..]].map(|lines| lines.join("\n"));
+            format!("{first}\n… {} lines …\n{last}\n", len - 14)
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Messages and events as sentences, for transcripts and for a failed simulation's last words.
 
 use locus_distribution::{CloseReason, SenderEvent};
-use locus_proto::{FrameKind, Message, v1::Plan};
+use locus_proto::{
+    FrameKind, Message,
+    v1::{AuditScope, Plan},
+};
 
 /// Returns the message as a sentence; `None` for what comes each second and says nothing new.
 pub(crate) fn message(message: &Message) -> Option<String> {
@@ -40,6 +43,46 @@ pub(crate) fn message(message: &Message) -> Option<String> {
         Message::Heartbeat(_) | Message::Status(_) => return None,
         Message::Register { .. } => "register".into(),
         Message::Registered { .. } => "registered".into(),
+        Message::AuditAsk(ask) => {
+            let what = match ask.scope {
+                AuditScope::Groups => "what are the sums of your groups?".into(),
+                AuditScope::Group(group) => format!("what are the sums in group {group}?"),
+                AuditScope::Partition(number) => format!("what is in partition {number}?"),
+            };
+            match ask.doubt {
+                Some(at) => format!("at level {} I held something else; {what}", at.level),
+                None => what,
+            }
+        }
+        Message::AuditSums(sums) => match sums.group {
+            None => format!("sums of my groups at level {}", sums.level),
+            Some(group) => format!("sums in group {group} at level {}", sums.level),
+        },
+        Message::AuditRecords(part) => {
+            let record = |r: &locus_proto::Change| format!("{}@{}", key(&r.key), r.level);
+            let records: Vec<String> = part.records.iter().map(record).collect();
+            let more = if part.last { "" } else { " and more" };
+            format!(
+                "in partition {} at level {}: {}{more}",
+                part.partition,
+                part.level,
+                shorten(&records)
+            )
+        }
+        Message::AuditRefused(refusal) => format!("no answer: {refusal}"),
+        Message::AuditOrder(order) => match order.repair {
+            true => "audit your table and repair it".into(),
+            false => "audit your table".into(),
+        },
+        Message::AuditReport(report) => format!(
+            "my audit: {}; at level {}, {} partitions {:?}, {} records differed, {} repaired",
+            report.verdict,
+            report.level,
+            report.partitions,
+            report.ranges,
+            report.differing,
+            report.repaired
+        ),
     })
 }
 
@@ -61,12 +104,18 @@ pub(crate) fn event(event: &SenderEvent) -> Option<String> {
     match event {
         SenderEvent::ReadLog { .. }
         | SenderEvent::ReadTable { .. }
+        | SenderEvent::ReadAudit { .. }
+        | SenderEvent::AuditReported { .. }
         | SenderEvent::NodeUp { .. }
         | SenderEvent::NodeDown {
             reason: CloseReason::Lost,
             ..
         } => None,
         SenderEvent::Close { reason, .. } => Some(format!("closes: {reason}")),
+        SenderEvent::Alarm(what) => Some(format!(
+            "raises the alarm: {} of {} nodes agree against it at level {}",
+            what.nodes, what.of, what.level
+        )),
         SenderEvent::NodeDown { .. } => None,
     }
 }

@@ -12,8 +12,10 @@ use locus_proto::{
     v1::SnapshotEnd,
 };
 
+use crate::audits::Observer;
 use crate::machines::{Master, Node, Random};
-use crate::model::{Log, Op, Table};
+use crate::model::{Log, Op};
+use crate::table::Table;
 use crate::words;
 
 #[derive(Debug)]
@@ -39,6 +41,7 @@ enum Event {
     ClosedToNode { link: usize },
     ClosedToMaster { link: usize },
     Read { master: usize, read: SenderEvent },
+    Scrubbed { node: usize, boot: u64 },
 }
 
 /// What a link does to a message.
@@ -65,8 +68,11 @@ pub(crate) struct World {
     pub(crate) trace: Option<Vec<String>>,
     /// The content of every point of every log that ever was.
     history: HashMap<(Epoch, Level), Root>,
+    /// Some master's memory has failed: what it says of its content may not be so.
+    pub(crate) masters_failed: bool,
+    pub(crate) observer: Observer,
     /// Totals of senders and receivers that are gone, by name.
-    seen: BTreeMap<String, u64>,
+    pub(crate) seen: BTreeMap<String, u64>,
     links: Vec<Link>,
     events: BTreeMap<(Timestamp, u64), Event>,
     events_total: u64,
@@ -83,6 +89,8 @@ impl World {
             mischief: BTreeMap::new(),
             trace: None,
             history: HashMap::new(),
+            masters_failed: false,
+            observer: Observer::default(),
             seen: BTreeMap::new(),
             links: Vec::new(),
             events: BTreeMap::new(),
@@ -122,6 +130,7 @@ impl World {
             loading: None,
             link: None,
             boot: 0,
+            faulted: false,
         });
         self.nodes.len() - 1
     }
@@ -142,6 +151,7 @@ impl World {
         let now = self.now;
         let m = &mut self.masters[master];
         m.time_at = now; // its clock stood still meanwhile
+        m.log.reread();
         m.log.open_epoch(id, m.time);
         let config = SenderConfig {
             cluster: "lab".parse().unwrap(),
@@ -170,6 +180,7 @@ impl World {
     pub(crate) fn stop_master(&mut self, master: usize) {
         self.advance_clock(master);
         self.bury_sender(master);
+        self.observer.forget(master);
         for link in 0..self.links.len() {
             if self.links[link].master == master && self.links[link].master_open {
                 self.links[link].master_open = false;
@@ -384,6 +395,7 @@ impl World {
             Event::ClosedToNode { link } => self.close_at_node(link),
             Event::ClosedToMaster { link } => self.close_at_master(link),
             Event::Read { master, read } => self.read(master, read),
+            Event::Scrubbed { node, boot } => self.scrubbed(node, boot),
         }
     }
 
@@ -446,6 +458,8 @@ impl World {
             let line = format!("{from} → {to}: {text}");
             self.say(|_| line);
         }
+        let id = self.nodes[node].id;
+        self.observer.hear(master, id, &message, &self.history);
         let m = &mut self.masters[master];
         if let Some(sender) = &mut m.sender {
             if let Err(error) = sender.handle_message(now, peer(link), message, &m.log) {
@@ -479,7 +493,7 @@ impl World {
         true
     }
 
-    fn drive_master(&mut self, master: usize) {
+    pub(crate) fn drive_master(&mut self, master: usize) {
         loop {
             let Some(sender) = &mut self.masters[master].sender else {
                 return;
@@ -511,6 +525,9 @@ impl World {
                     self.links[link].held = None;
                     self.post(link, 0, Event::ClosedToNode { link });
                 }
+                SenderEvent::ReadAudit { peer, scope } => self.read_audit(master, peer, scope),
+                SenderEvent::Alarm(_) => self.observer.alarms += 1,
+                SenderEvent::AuditReported { .. } => self.observer.reports += 1,
                 SenderEvent::NodeUp { plan, .. } => {
                     *self.seen.entry(format!("plan.{plan:?}")).or_default() += 1;
                 }
@@ -577,14 +594,17 @@ impl World {
                     self.commit(master, &writes.unwrap().1);
                 }
             }
-            SenderEvent::Close { .. }
+            SenderEvent::ReadAudit { .. }
+            | SenderEvent::Alarm(_)
+            | SenderEvent::AuditReported { .. }
+            | SenderEvent::Close { .. }
             | SenderEvent::NodeUp { .. }
             | SenderEvent::NodeDown { .. } => {}
         }
         self.drive_master(master);
     }
 
-    fn drive_node(&mut self, node: usize) {
+    pub(crate) fn drive_node(&mut self, node: usize) {
         let now = self.now;
         loop {
             let n = &mut self.nodes[node];
@@ -608,8 +628,9 @@ impl World {
                     self.post(link, 1, Event::ClosedToMaster { link });
                     self.close_at_node(link);
                 }
-                ReceiverEvent::Apply(frame) => {
-                    let outcome = n.table.as_mut().unwrap().apply(&frame);
+                ReceiverEvent::Apply { frame, checked } => {
+                    let outcome = n.table.as_mut().unwrap().apply(&frame, checked);
+                    n.faulted |= !checked;
                     receiver.handle_applied(now, outcome);
                     self.check(node);
                 }
@@ -624,6 +645,7 @@ impl World {
                     };
                     if let Ok(standing) = outcome {
                         n.table = Some(table);
+                        n.faulted = false;
                         self.say(|w| {
                             format!("{} has loaded {}", w.nodes[node].name, standing.position)
                         });
@@ -636,6 +658,14 @@ impl World {
                     n.loading = None;
                     self.say(|w| format!("{} drops what it has loaded", w.nodes[node].name));
                 }
+                ReceiverEvent::Scrub => {
+                    let at = self.later();
+                    let boot = self.nodes[node].boot;
+                    self.post_at(at, Event::Scrubbed { node, boot });
+                }
+                ReceiverEvent::Compare { .. }
+                | ReceiverEvent::Mend { .. }
+                | ReceiverEvent::Audited { .. } => self.audit(node, event),
                 ReceiverEvent::Registered { .. } => {}
                 ReceiverEvent::StateChanged { from, to, reason } => {
                     self.say(|w| format!("{} is {to}, was {from}: {reason}", w.nodes[node].name));
@@ -736,10 +766,14 @@ impl World {
         );
     }
 
-    /// The node's table is the log's prefix at its epoch and level, by what it really holds.
+    /// The node's table is the log's prefix at its epoch and level, by what it really holds, unless memory has
+    /// failed somewhere.
     fn check(&mut self, node: usize) {
         let n = &self.nodes[node];
-        if let Some(table) = &n.table {
+        if let Some(table) = &n.table
+            && !n.faulted
+            && !self.masters_failed
+        {
             let Position { epoch, level, root } = table.position;
             assert_eq!(
                 self.history.get(&(epoch, level)),

@@ -52,15 +52,24 @@ impl<'u> Uri<'u> {
             return None;
         }
         // SAFETY: the parser's strings point into `uri`, which is borrowed for 'u.
+        Some(unsafe { Self::of(&parts) })
+    }
+
+    /// Takes over what C said.
+    ///
+    /// # Safety
+    /// The texts of `parts` stay readable and unchanged for 'u.
+    unsafe fn of(parts: &shim_uri_t) -> Self {
+        // SAFETY: the caller's promise.
         let user = unsafe { text::bytes(&parts.user) };
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         let host = unsafe { text::bytes(&parts.host) };
-        Some(Self {
+        Self {
             user,
             host,
             port: parts.port,
             is_sip: parts.is_sip != 0,
-        })
+        }
     }
 
     /// Returns whether host and port are those of a socket or an alias of this server.
@@ -112,11 +121,18 @@ impl Message<'_> {
         Some(unsafe { text::bytes(&uri) })
     }
 
-    /// Copies the Request-URI, so that it outlives a change of the message; `None` for a reply, or when it is
-    /// longer than `buffer`.
+    /// Returns the parts of the Request-URI as changed so far; `None` for a reply, or when it cannot be parsed.
+    ///
+    /// Cheaper than [`Uri::parse`]: Kamailio keeps them with the message, until the URI is changed.
     #[must_use]
-    pub fn copy_request_uri<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-        copy(self.request_uri()?, buffer)
+    pub fn request_uri_parts(&self) -> Option<Uri<'_>> {
+        let mut parts = shim_uri_t::default();
+        // SAFETY: a valid message (type invariant) and a place of ours; parsing adds to the message only.
+        if unsafe { bindings::shim_request_uri_parts(self.raw(), &raw mut parts) } != 0 {
+            return None;
+        }
+        // SAFETY: the texts are freed only by a change of the message, which needs `&mut self`.
+        Some(unsafe { Uri::of(&parts) })
     }
 
     /// Returns the bit of the request's method, as contacts list methods; 0 for a reply.
@@ -124,6 +140,16 @@ impl Message<'_> {
     pub fn method(&self) -> u32 {
         // SAFETY: a valid message (type invariant).
         unsafe { bindings::shim_method(self.raw()) }
+    }
+
+    /// Returns whether it is a request outside of a dialog, of a method that is meant for whom the Request-URI names:
+    /// INVITE, MESSAGE, SUBSCRIBE, NOTIFY, REFER or OPTIONS. False while To is not parsed.
+    ///
+    /// ACK, CANCEL, BYE and the like follow a request that has found its way; a REGISTER is for the registrar.
+    #[must_use]
+    pub fn is_initial(&self) -> bool {
+        // SAFETY: a valid message (type invariant).
+        unsafe { bindings::shim_is_initial(self.raw()) != 0 }
     }
 
     /// Returns whether To carries a tag: the request belongs to a dialog.

@@ -3,18 +3,21 @@
 //! It knows files and pages; it does not know what the words mean or who writes them.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use crate::smaps;
+
 /// The alignment that lets the kernel map huge pages.
 const HUGE_PAGE: usize = 2 * 1024 * 1024;
+const WORDS_PER_HUGE_PAGE: usize = HUGE_PAGE / size_of::<AtomicU64>();
 /// The unit in which mappings are made.
 const PAGE: usize = 4096;
 
@@ -122,6 +125,36 @@ impl SharedRegion {
     #[must_use]
     pub fn identity(&self) -> FileIdentity {
         self.identity
+    }
+
+    /// Returns its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Has the kernel enter every 2 MiB page into the page tables of this process, by one load from each.
+    ///
+    /// Without it the first look-up that comes by pays for each. What consists of small pages is left to be entered
+    /// as it is used. Takes 0.3 ms for each GiB: to be called before requests are served, or where none is.
+    ///
+    /// Asks before each page whether to go on: one that the owner has given back since would be allocated anew.
+    pub fn touch(&self, goes_on: impl Fn() -> bool) {
+        let firsts = self.as_ref().iter().step_by(WORDS_PER_HUGE_PAGE);
+        for word in firsts.take_while(|_| goes_on()) {
+            std::hint::black_box(word.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Returns the bytes that this process has mapped by 2 MiB pages; `None` when the kernel does not say.
+    ///
+    /// Only what was touched before is in the page tables: [`Self::touch`]. Takes milliseconds.
+    #[must_use]
+    pub fn huge_bytes(&self) -> Option<u64> {
+        let start = u64::try_from(self.words.as_ptr().addr()).ok()?;
+        let addresses = start..start.checked_add(self.bytes())?;
+        let smaps = File::open("/proc/self/smaps").ok()?;
+        smaps::huge_bytes(BufReader::new(smaps), &addresses).ok()?
     }
 }
 
@@ -275,6 +308,32 @@ mod tests {
             SharedRegion::open(&scratch.0.join("none"), 8192),
             Err(OpenSharedError::Open(_))
         ));
+    }
+
+    #[test]
+    fn the_kernel_says_how_a_mapping_is_mapped() {
+        let scratch = Scratch::new("huge");
+        let (path, file) = scratch.file("table", 5 << 20);
+        // Three places in three pages of 2 MiB, the last of them not whole.
+        file.write_all_at(&[1], (4 << 20) + 8).unwrap();
+        let region = SharedRegion::open(&path, 1 << 30).unwrap();
+        let asked = std::cell::Cell::new(0);
+        region.touch(|| {
+            asked.set(asked.get() + 1);
+            true
+        });
+        assert_eq!((asked.get(), region.bytes()), (3, 5 << 20));
+        region.touch(|| {
+            asked.set(asked.get() + 1);
+            false
+        });
+        assert_eq!(asked.get(), 4, "whoever says no is not asked again");
+        // A temporary folder is anything; where it is a disk or a tmpfs without huge pages, there are none.
+        let huge = region.huge_bytes().unwrap();
+        assert!(
+            huge <= region.bytes() && huge.is_multiple_of(HUGE_PAGE as u64),
+            "{huge}"
+        );
     }
 
     #[test]

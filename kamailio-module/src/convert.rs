@@ -43,10 +43,47 @@ impl CanonicalAor {
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// Returns the text's bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
+
+/// Returns what each byte becomes where that takes no second look, 0 where it does: a letter becomes a small one,
+/// a digit or one of `others` stays.
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated at compile time, in constants"
+)]
+const fn plain(others: &[u8]) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = others[at];
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            table[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+}
+
+/// What [`is_of_user`] allows, as far as it is ASCII.
+const PLAIN_USER: [u8; 256] = plain(b"!#$&'()*+-./;=?[]^_`{|}~");
+const PLAIN_HOST: [u8; 256] = plain(b".-_:[]");
 
 /// Appends a user part in its canonical form; `None` when no address-of-record has it.
 fn push_user(text: &mut Text<AOR_BYTES_MAX>, user: &[u8]) -> Result<Option<()>, ConvertError> {
+    // Nearly every one.
+    if text.push_plain(user, &PLAIN_USER).is_some() {
+        return Ok(Some(()));
+    }
     for byte in Unescaped(user) {
         let byte = byte?;
         if !byte.is_ascii() {
@@ -89,13 +126,10 @@ fn push_host(text: &mut Text<AOR_BYTES_MAX>, host: &[u8]) -> Option<()> {
     if !is_alone {
         text.push(b'@')?;
     }
-    for byte in host {
-        let is_of_host = byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
-        if !is_of_host || (is_alone && *byte == b':') {
-            return None;
-        }
-        text.push(byte.to_ascii_lowercase())?;
+    if is_alone && host.contains(&b':') {
+        return None;
     }
+    text.push_plain(host, &PLAIN_HOST)?;
     (!host.is_empty()).then_some(())
 }
 
@@ -148,12 +182,29 @@ impl<const N: usize> Text<N> {
         Some(())
     }
 
+    /// Appends what `plain` makes of a part; `None`, and nothing is appended, when a byte takes a second look or
+    /// there is no room.
+    fn push_plain(&mut self, part: &[u8], plain: &[u8; 256]) -> Option<()> {
+        let end = self.len.checked_add(part.len())?;
+        let room = self.bytes.get_mut(self.len..end)?;
+        for (to, from) in room.iter_mut().zip(part) {
+            let byte = plain.get(usize::from(*from)).copied().unwrap_or(0);
+            if byte == 0 {
+                return None;
+            }
+            *to = byte;
+        }
+        self.len = end;
+        Some(())
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
     fn as_str(&self) -> &str {
         // Whole characters are all that was appended.
-        self.bytes
-            .get(..self.len)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or("")
+        std::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 }
 
@@ -197,7 +248,7 @@ mod tests {
 
     fn canonical(user: &str, host: &str, use_domain: bool) -> Result<String, ConvertError> {
         let aor = CanonicalAor::new(user.as_bytes(), host.as_bytes(), use_domain)?;
-        Ok(aor.as_str().to_owned())
+        Ok(String::from_utf8(aor.as_bytes().to_vec()).unwrap())
     }
 
     /// What provisioning makes of the URI from which Kamailio's parser takes `user` and `host`.
@@ -282,6 +333,19 @@ mod tests {
                 let alone = alone.filter(|aor| !aor.contains('@'));
                 assert_eq!(canonical(user, "x", false).ok(), alone, "{user:?} alone");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_what_the_second_look_would_make_of_it() {
+        for byte in 0..=u8::MAX {
+            let is_plain = byte.is_ascii() && is_of_user(char::from(byte));
+            let expected = if is_plain {
+                byte.to_ascii_lowercase()
+            } else {
+                0
+            };
+            assert_eq!(PLAIN_USER[usize::from(byte)], expected, "{byte}");
         }
     }
 

@@ -20,8 +20,18 @@ counters! {
     ABSENT = c"lookups_absent_total", c"Look-ups of addresses without a usable contact";
     /// `locus_lookup()` or `locus_route()` returned -4.
     UNAVAILABLE = c"lookups_unavailable_total", c"Look-ups and routes refused because the table is not ready";
+    /// Of those, the ones for which there was no table.
+    UNAVAILABLE_NO_TABLE = c"unavailable_no_table_total", c"Look-ups and routes refused because there is no table yet";
+    /// Of those, the ones for which the table could not be read.
+    UNAVAILABLE_UNREADABLE = c"unavailable_unreadable_total", c"Look-ups and routes refused because the table cannot be read";
+    /// Of those, the ones for which the table changed too often meanwhile.
+    UNAVAILABLE_BUSY = c"unavailable_busy_total", c"Look-ups and routes refused because the table changed too fast";
+    /// Of those, the ones that the agent's state forbade.
+    UNAVAILABLE_STATE = c"unavailable_state_total", c"Look-ups and routes refused because of the node's state";
     /// `locus_lookup()` or `locus_route()` returned -3.
     FAILED = c"lookups_failed_total", c"Look-ups and routes that failed on the request or on a record";
+    /// Of those, the ones that met a record which cannot be decoded.
+    RECORDS_MALFORMED = c"records_malformed_total", c"Look-ups and routes that met a record which cannot be decoded";
     /// `locus_route()` returned 1.
     ROUTED = c"routes_found_total", c"Numbers that were routed";
     /// `locus_route()` returned -1.

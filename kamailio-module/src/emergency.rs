@@ -26,16 +26,27 @@ impl Function for Emergency {
         let Some(uri) = message.request_uri() else {
             return Code::INTERNAL;
         };
-        match target(&locus.emergency, uri) {
+        let parts = message.request_uri_parts();
+        match target(&locus.emergency, uri, parts.as_ref()) {
             Some(target) => send(message, target),
             None => functions::ABSENT,
         }
     }
 }
 
-/// Sends the request on when `uri` names an emergency; `None` when it does not.
-pub(crate) fn answer(locus: &Locus, message: &mut Message<'_>, uri: &[u8]) -> Option<Code> {
-    target(&locus.emergency, uri).map(|target| send(message, target))
+/// Returns where `uri` goes when it names an emergency; `parts` are its own, `None` when it cannot be taken apart.
+pub(crate) fn target<'s>(
+    set: &'s EmergencySet,
+    uri: &[u8],
+    parts: Option<&Uri<'_>>,
+) -> Option<&'s str> {
+    if set.is_empty() {
+        return None;
+    }
+    match parts {
+        Some(parts) if parts.is_sip => set.number(CalledNumber::new(parts.user)?.as_str()),
+        Some(_) | None => service(set, uri),
+    }
 }
 
 /// Sends the request on when `number` is an emergency number.
@@ -50,7 +61,8 @@ pub(crate) fn answer_number(
         .map(|target| send(message, target))
 }
 
-fn send(message: &mut Message<'_>, target: &str) -> Code {
+/// Sends the request on.
+pub(crate) fn send(message: &mut Message<'_>, target: &str) -> Code {
     if message.set_target(&Target::uri(target.as_bytes())).is_err() {
         counters::FAILED.increment();
         return Code::INTERNAL;
@@ -59,24 +71,16 @@ fn send(message: &mut Message<'_>, target: &str) -> Code {
     functions::FOUND
 }
 
-fn target<'s>(set: &'s EmergencySet, uri: &[u8]) -> Option<&'s str> {
-    if set.is_empty() {
-        return None;
-    }
-    if is_urn(uri) {
-        return service(set, uri);
-    }
-    let user = Uri::parse(uri).filter(|uri| uri.is_sip)?.user;
-    set.number(CalledNumber::new(user)?.as_str())
-}
-
 fn is_urn(uri: &[u8]) -> bool {
     uri.get(..4)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"urn:"))
 }
 
-fn service<'s>(set: &'s EmergencySet, urn: &[u8]) -> Option<&'s str> {
-    std::str::from_utf8(urn).ok().and_then(|urn| set.urn(urn))
+fn service<'s>(set: &'s EmergencySet, uri: &[u8]) -> Option<&'s str> {
+    if !is_urn(uri) {
+        return None;
+    }
+    std::str::from_utf8(uri).ok().and_then(|urn| set.urn(urn))
 }
 
 #[cfg(test)]
@@ -91,10 +95,40 @@ mod tests {
             ("URN:service:SOS", Some("sip:sos@psap")),
             ("urn:service:counseling", None),
         ] {
-            assert!(is_urn(uri.as_bytes()));
             assert_eq!(service(&set, uri.as_bytes()), expected, "{uri}");
         }
-        assert!(!is_urn(b"sip:112@example.net") && !is_urn(b"urn"));
+        for other in ["sip:112@example.net", "urn", "urn:", ""] {
+            assert_eq!(service(&set, other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_found_by_the_parts_and_services_without() {
+        let set = EmergencySet::parse("112 sip:112@psap\nurn:service:sos sip:sos@psap\n").unwrap();
+        let parts = |user: &'static [u8], is_sip| Uri {
+            user,
+            host: b"example.net",
+            port: 0,
+            is_sip,
+        };
+        let urn = &b"urn:service:sos"[..];
+        let of = |uri, parts: Option<Uri<'_>>| target(&set, uri, parts.as_ref());
+        assert_eq!(
+            of(b"sip:112@example.net", Some(parts(b"112", true))),
+            Some("sip:112@psap")
+        );
+        assert_eq!(
+            of(b"sip:1-12@example.net", Some(parts(b"1-12", true))),
+            Some("sip:112@psap")
+        );
+        assert_eq!(
+            of(b"sip:alice@example.net", Some(parts(b"alice", true))),
+            None
+        );
+        assert_eq!(of(urn, Some(parts(b"", false))), Some("sip:sos@psap"));
+        assert_eq!(of(urn, None), Some("sip:sos@psap"));
+        assert_eq!(of(b"sip:112@exa mple.net", None), None);
+        assert_eq!(target(&EmergencySet::default(), urn, None), None);
         assert_eq!(service(&set, b"urn:service:\xff"), None);
     }
 }

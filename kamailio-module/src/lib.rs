@@ -24,14 +24,17 @@
     )
 )]
 
+mod ahead;
 mod convert;
 mod counters;
 mod emergency;
 mod forward;
 mod functions;
 mod lookup;
+mod pages;
 mod params;
 mod peer;
+mod refusal;
 mod reply;
 mod route;
 mod rpc;

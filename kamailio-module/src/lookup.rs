@@ -6,14 +6,15 @@
 
 use std::ffi::CStr;
 
-use locus_ffi::{Code, Function, LogLevel, Message, Target, TextFunction, Uri, log};
-use locus_plugin::{Answer, Contacts, Query, Unready};
+use locus_ffi::{Code, Function, Message, Target, TextFunction, Uri};
+use locus_plugin::{Contacts, Query};
 use locus_proto::BindingRef;
 
 use crate::convert::{CanonicalAor, ConvertError};
 use crate::counters;
 use crate::emergency;
 use crate::functions;
+use crate::refusal::Refusal;
 use crate::state::{self, Locus};
 
 /// `locus_lookup()`, of the Request-URI.
@@ -27,12 +28,15 @@ impl Function for Lookup {
         let Some(locus) = state::locus() else {
             return Code::INTERNAL;
         };
-        // Copied to the stack: the answer replaces it.
-        let mut buffer = [0; locus_ffi::TEXT_MAX];
-        let Some(uri) = message.copy_request_uri(&mut buffer) else {
-            return failed();
+        let Some(uri) = message.request_uri() else {
+            return Refusal::FAILED.count();
         };
-        lookup(locus, message, uri)
+        let parts = message.request_uri_parts();
+        if let Some(target) = emergency::target(&locus.emergency, uri, parts.as_ref()) {
+            return emergency::send(message, target);
+        }
+        let aor = canonical(locus, parts);
+        aor.map_or_else(Refusal::count, |aor| look_up(locus, message, &aor))
     }
 }
 
@@ -44,58 +48,42 @@ impl TextFunction for LookupUri {
     const NAME: &'static CStr = c"locus_lookup";
 
     fn run(message: &mut Message<'_>, uri: &[u8]) -> Code {
-        state::locus().map_or(Code::INTERNAL, |locus| lookup(locus, message, uri))
+        let Some(locus) = state::locus() else {
+            return Code::INTERNAL;
+        };
+        let parts = Uri::parse(uri);
+        if let Some(target) = emergency::target(&locus.emergency, uri, parts.as_ref()) {
+            return emergency::send(message, target);
+        }
+        let aor = canonical(locus, parts);
+        aor.map_or_else(Refusal::count, |aor| look_up(locus, message, &aor))
     }
 }
 
-fn lookup(locus: &Locus, message: &mut Message<'_>, uri: &[u8]) -> Code {
-    if let Some(code) = emergency::answer(locus, message, uri) {
-        return code;
-    }
-    let Some(uri) = Uri::parse(uri).filter(|uri| uri.is_sip) else {
-        return failed();
-    };
-    let aor = match CanonicalAor::new(uri.user, uri.host, locus.settings.use_domain) {
-        Ok(aor) => aor,
+/// Returns who is looked up.
+fn canonical(locus: &Locus, uri: Option<Uri<'_>>) -> Result<CanonicalAor, Refusal> {
+    let uri = uri.filter(|uri| uri.is_sip).ok_or(Refusal::FAILED)?;
+    CanonicalAor::new(uri.user, uri.host, locus.settings.use_domain).map_err(|error| match error {
         // No such address can have been stored.
-        Err(ConvertError::Nobody) => return absent(functions::ABSENT),
-        Err(ConvertError::Escape) => return failed(),
-    };
+        ConvertError::Nobody => Refusal::ABSENT,
+        ConvertError::Escape => Refusal::FAILED,
+    })
+}
+
+fn look_up(locus: &Locus, message: &mut Message<'_>, aor: &CanonicalAor) -> Code {
     // Within a dialog the other side's abilities are known; as registrar does.
     let method = (!message.has_to_tag()).then(|| message.method());
     let query = Query {
-        aor: aor.as_str().as_bytes(),
+        aor: aor.as_bytes(),
         method,
     };
-    let code = state::with_worker(|worker| match worker.table.lookup(query) {
-        Answer::Found(contacts) => apply(locus, message, &contacts),
-        Answer::Absent => absent(functions::ABSENT),
-        Answer::MethodNotSupported => absent(functions::NO_METHOD),
-        Answer::Unavailable(unready) => unavailable(unready),
-    });
+    let code = state::with_worker(
+        |worker| match Refusal::contacts(worker.table.lookup(query)) {
+            Ok(contacts) => apply(locus, message, &contacts),
+            Err(refusal) => refusal.count(),
+        },
+    );
     code.unwrap_or(Code::INTERNAL)
-}
-
-/// Counts and returns the answer of a node that cannot say.
-pub(crate) fn unavailable(unready: Unready) -> Code {
-    if unready == Unready::Record {
-        // The table answers, this record does not: another node has the same one.
-        log(LogLevel::Debug, format_args!("{unready}"));
-        return failed();
-    }
-    counters::UNAVAILABLE.increment();
-    functions::UNAVAILABLE
-}
-
-/// Counts and returns the answer to what is malformed.
-pub(crate) fn failed() -> Code {
-    counters::FAILED.increment();
-    Code::INTERNAL
-}
-
-fn absent(code: Code) -> Code {
-    counters::ABSENT.increment();
-    code
 }
 
 fn apply(locus: &Locus, message: &mut Message<'_>, contacts: &Contacts<'_>) -> Code {
@@ -109,7 +97,7 @@ fn apply(locus: &Locus, message: &mut Message<'_>, contacts: &Contacts<'_>) -> C
         is_set
     });
     if !is_set {
-        return failed();
+        return Refusal::FAILED.count();
     }
     if locus.settings.append_branches {
         for target in bindings {

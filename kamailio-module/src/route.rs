@@ -5,15 +5,15 @@
 
 use std::ffi::CStr;
 
-use locus_ffi::{Code, Function, Message, TEXT_MAX, Target, TextFunction, Uri};
-use locus_plugin::{NUMBER_BYTES_MAX, RouteAnswer, Routed};
+use locus_ffi::{Code, Function, Message, Target, TextFunction};
+use locus_plugin::{NUMBER_BYTES_MAX, Routed};
 use locus_proto::{Digits, URI_BYTES_MAX};
 
 use crate::convert::CalledNumber;
 use crate::counters;
 use crate::emergency;
 use crate::functions;
-use crate::lookup::{failed, unavailable};
+use crate::refusal::Refusal;
 use crate::state::{self, Locus};
 
 /// q of the best target; each further one has a little less, so that a script can try them in order.
@@ -33,14 +33,11 @@ impl Function for Route {
         let Some(locus) = state::locus() else {
             return Code::INTERNAL;
         };
-        let mut buffer = [0; TEXT_MAX];
-        let Some(uri) = message.copy_request_uri(&mut buffer) else {
-            return failed();
+        let called = match message.request_uri_parts() {
+            Some(uri) if uri.is_sip => CalledNumber::new(uri.user),
+            Some(_) | None => return Refusal::FAILED.count(),
         };
-        match Uri::parse(uri).filter(|uri| uri.is_sip) {
-            Some(uri) => route(locus, message, uri.user),
-            None => failed(),
-        }
+        route(locus, message, called)
     }
 }
 
@@ -52,13 +49,14 @@ impl TextFunction for RouteNumber {
     const NAME: &'static CStr = c"locus_route";
 
     fn run(message: &mut Message<'_>, number: &[u8]) -> Code {
-        state::locus().map_or(Code::INTERNAL, |locus| route(locus, message, number))
+        let called = CalledNumber::new(number);
+        state::locus().map_or(Code::INTERNAL, |locus| route(locus, message, called))
     }
 }
 
-fn route(locus: &Locus, message: &mut Message<'_>, user: &[u8]) -> Code {
+fn route(locus: &Locus, message: &mut Message<'_>, called: Option<CalledNumber>) -> Code {
     // A name is no failure: scripts ask for a number when no subscriber has been found.
-    let Some(called) = CalledNumber::new(user) else {
+    let Some(called) = called else {
         return Code::INTERNAL;
     };
     if let Some(code) = emergency::answer_number(locus, message, &called) {
@@ -67,13 +65,9 @@ fn route(locus: &Locus, message: &mut Message<'_>, user: &[u8]) -> Code {
     let Ok(digits) = Digits::parse(called.as_str()) else {
         return Code::INTERNAL;
     };
-    let code = state::with_worker(|worker| match worker.table.route(digits) {
-        RouteAnswer::Found(routed) => apply(message, called.as_str(), digits, &routed),
-        RouteAnswer::Absent => {
-            counters::UNROUTED.increment();
-            functions::ABSENT
-        }
-        RouteAnswer::Unavailable(unready) => unavailable(unready),
+    let code = state::with_worker(|worker| match Refusal::routed(worker.table.route(digits)) {
+        Ok(routed) => apply(message, called.as_str(), digits, &routed),
+        Err(refusal) => refusal.count(),
     });
     code.unwrap_or(Code::INTERNAL)
 }
@@ -107,7 +101,7 @@ fn apply(message: &mut Message<'_>, called: &str, digits: Digits, routed: &Route
         }
     }
     if targets == 0 {
-        return failed();
+        return Refusal::FAILED.count();
     }
     counters::ROUTED.increment();
     functions::FOUND

@@ -23,13 +23,15 @@ struct Status;
 
 impl RpcCommand for Status {
     const NAME: &'static CStr = c"locus.status";
-    const DOC: &'static CStr = c"Shows state, level and lag of this node's table";
+    const DOC: &'static CStr = c"Shows state, level, lag and memory of this node's table";
 
     fn run(request: &RpcRequest<'_>) -> Result<(), RpcFault> {
         let locus = state::locus().ok_or_else(not_started)?;
-        let (readiness, pulse) =
-            state::with_worker(|worker| (worker.table.readiness(), worker.table.pulse()))
-                .ok_or_else(not_started)?;
+        let (readiness, pulse, pages) = state::with_worker(|worker| {
+            let table = &mut worker.table;
+            (table.readiness(), table.pulse(), table.pages())
+        })
+        .ok_or_else(not_started)?;
         let answer = request.add_struct()?;
         answer.text(c"state", readiness.state.as_str())?;
         if let Some(position) = readiness.position {
@@ -38,6 +40,12 @@ impl RpcCommand for Status {
             answer.text(c"root", position.root.to_string())?;
         }
         answer.number(c"records", readiness.records)?;
+        if let Some(pages) = pages {
+            answer.number(c"table_bytes", pages.table_bytes)?;
+            if let Some(huge_bytes) = pages.huge_bytes {
+                answer.number(c"huge_bytes", huge_bytes)?;
+            }
+        }
         if let Some(pulse) = pulse {
             answer.number(c"node", u64::from(pulse.node.0))?;
             answer.number(c"master_level", readiness.master_level)?;

@@ -14,8 +14,10 @@ use locus_proto::BootId;
 use once_cell::sync::OnceCell;
 use thiserror::Error;
 
+use crate::ahead::{Fetch, MapAnnounced};
 use crate::counters;
 use crate::forward::Forwarder;
+use crate::pages::{PageCheck, PageWatch};
 use crate::params::{Settings, SettingsError};
 use crate::table::Table;
 
@@ -41,6 +43,7 @@ pub(crate) struct Locus {
 pub(crate) struct Worker {
     pub(crate) table: Table,
     pub(crate) forwarder: Forwarder,
+    pub(crate) page_check: PageCheck,
     turn: usize,
 }
 
@@ -68,11 +71,23 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         let worker = worker.get_or_insert_with(|| Worker {
             table: Table::new(&locus.settings.table_folder),
             forwarder: Forwarder::new(),
+            page_check: PageCheck::default(),
             // Processes start at different peers.
             turn: usize::try_from(locus_ffi::process_number()).unwrap_or(0),
         });
         Some(f(worker))
     })
+}
+
+/// Calls `f` with this process's own state where there is one: what maps nothing must not make one.
+pub(crate) fn with_mapped_worker(f: impl FnOnce(&mut Worker)) {
+    WORKER.with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut()
+            && let Some(worker) = worker.as_mut()
+        {
+            f(worker);
+        }
+    });
 }
 
 /// Why the module does not start.
@@ -105,6 +120,9 @@ pub(crate) enum StartError {
     /// Kamailio refuses a statistic.
     #[error("cannot register the statistics")]
     Counters,
+    /// Kamailio refuses to call the module around the script, or on a timer.
+    #[error("cannot register the work around the script and the timer")]
+    Hooks,
 }
 
 /// The module's life.
@@ -136,7 +154,7 @@ impl Module for LocusModule {
         // A SIP worker maps the table before its first request rather than during it. Without a table that
         // costs nothing, and is tried again then.
         if matches!(rank, Rank::Worker(_)) {
-            let _mapped = with_worker(|worker| worker.table.readiness());
+            let _mapped = with_worker(|worker| worker.table.touch());
         }
         Ok::<(), StartError>(())
     }
@@ -148,6 +166,14 @@ fn start() -> Result<Locus, StartError> {
         .all(|counter| counter.register(LocusModule::NAME))
     {
         return Err(StartError::Counters);
+    }
+    let hooks = [
+        locus_ffi::before_script::<Fetch>(),
+        locus_ffi::after_script::<MapAnnounced>(),
+        locus_ffi::every::<PageWatch>(),
+    ];
+    if hooks.contains(&false) {
+        return Err(StartError::Hooks);
     }
     let settings = Settings::read()?;
     let emergency = match &settings.emergency_file {

@@ -8,12 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use locus_ffi::{FileIdentity, OpenSharedError, SharedRegion, clock_monotonic_ms};
+use locus_ffi::{FileIdentity, OpenSharedError, SharedRegion, clock_monotonic_ms, prefetch};
 use locus_plugin::{
     Answer, Answerer, Judge, MapRegions, PULSE_SILENCE_MS, Pulse, Query, Readiness, RegionName,
     RouteAnswer,
 };
 use locus_proto::Digits;
+
+use crate::pages::Pages;
 
 /// Largest file that is mapped: ten times what ten million subscribers take.
 const REGION_BYTES_MAX: u64 = 1 << 36;
@@ -49,14 +51,58 @@ impl Table {
 
     /// Returns the contacts of an address-of-record; see [`Answerer::lookup`].
     pub(crate) fn lookup(&mut self, query: Query<'_>) -> Answer<'_> {
-        let now = self.follow();
+        let now = self.now();
         self.answerer.lookup(query, now)
     }
 
     /// Returns the route of a number; see [`Answerer::route`].
     pub(crate) fn route(&mut self, digits: Digits) -> RouteAnswer<'_> {
-        let now = self.follow();
+        let now = self.now();
         self.answerer.route(digits, now)
+    }
+
+    /// Begins to fetch what a look-up of `aor` reads first; nothing where no table is mapped.
+    pub(crate) fn prefetch(&mut self, aor: &[u8]) {
+        self.answerer.prefetch(aor, prefetch);
+    }
+
+    /// Begins to fetch what a route of `digits` reads first; nothing where no table is mapped.
+    pub(crate) fn prefetch_route(&self, digits: Digits) {
+        self.answerer.prefetch_route(digits, prefetch);
+    }
+
+    /// Maps what the agent has announced, where an agent has been met; two loads if that is nothing.
+    ///
+    /// To be called when no request waits: what a look-up meets unmapped, it maps itself.
+    pub(crate) fn map_announced(&mut self) {
+        if self.control.get().is_some() {
+            self.answerer.refresh();
+        }
+    }
+
+    /// Enters what answers into the page tables, as far as it has 2 MiB pages; see [`SharedRegion::touch`].
+    pub(crate) fn touch(&mut self) {
+        self.follow();
+        if let Some((_, region)) = self.answerer.table() {
+            region.touch(|| self.answerer.is_answering());
+        }
+    }
+
+    /// Returns which table answers, and by which pages this process has it; `None` while there is none.
+    pub(crate) fn pages(&mut self) -> Option<Pages> {
+        self.touch();
+        let (generation, region) = self.answerer.table()?;
+        Some(Pages {
+            generation,
+            table_bytes: region.bytes(),
+            huge_bytes: region.huge_bytes(),
+        })
+    }
+
+    /// Returns in which file the table lies that answers; `None` while there is none.
+    pub(crate) fn file(&mut self) -> Option<FileIdentity> {
+        self.follow();
+        self.answerer.table().map(|(_, region)| region.identity())
     }
 
     /// Returns how the node stands.
@@ -77,8 +123,15 @@ impl Table {
         self.answerer.judge(now)
     }
 
-    /// Follows what the agent announced and returns the time; a few loads unless something has changed.
+    /// Maps what the agent has announced and returns the time; for whoever is not in a hurry.
     fn follow(&mut self) -> u64 {
+        let now = self.now();
+        self.answerer.refresh();
+        now
+    }
+
+    /// Returns the time, and looks for a folder that was made anew where the agent is silent.
+    fn now(&mut self) -> u64 {
         let now = clock_monotonic_ms();
         let is_silent = self
             .answerer
@@ -95,7 +148,6 @@ impl Table {
                 };
             }
         }
-        self.answerer.refresh();
         now
     }
 }
@@ -138,14 +190,14 @@ impl fmt::Debug for SharedFolder {
 mod tests {
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    use locus_plugin::Unready;
+    use locus_plugin::{Generation, Unready};
     use locus_proto::{
         AddressOfRecord, AorRecord, Binding, Change, ChangeOp, Epoch, Key, Level, MasterTime,
         NodeId, NodeState, Position,
     };
-    use locus_table::{Folder, Geometry, HeapRegions, TableKey};
+    use locus_table::{Folder, Geometry, HeapMemory, HeapRegions, TableKey, Writer};
 
     use super::*;
 
@@ -170,6 +222,12 @@ mod tests {
 
         /// Answers with a new generation that binds alice to `uri`; `age_ms` ago is the last report.
         fn publish(&self, uri: &str, age_ms: u64) {
+            let table = self.announce(uri);
+            self.answer_with(&table, age_ms);
+        }
+
+        /// Makes a new generation that binds alice to `uri`, which does not answer yet.
+        fn announce(&self, uri: &str) -> (Generation, Writer<HeapMemory>) {
             let (generation, mut writer) = self
                 .folder
                 .begin_load(Geometry::for_records(10, 300), TableKey([7; 16]))
@@ -193,7 +251,13 @@ mod tests {
                     root,
                 })
                 .unwrap();
-            self.folder.flip(&(generation, writer)).unwrap();
+            self.write(RegionName::Table(generation));
+            self.write(RegionName::Control);
+            (generation, writer)
+        }
+
+        fn answer_with(&self, table: &(Generation, Writer<HeapMemory>), age_ms: u64) {
+            self.folder.flip(table).unwrap();
             self.folder.beat(&Pulse {
                 state: NodeState::Coherent,
                 master_offset_ms: 0,
@@ -204,18 +268,12 @@ mod tests {
                 node: NodeId(1),
                 epoch_counter: 1,
             });
-            // The table first, the control file last and in place: that is the flip.
-            self.write(RegionName::Table(generation));
+            // The table is there; the control file is written in place: that is the flip.
             self.write(RegionName::Control);
         }
 
         fn write(&self, name: RegionName) {
             let region = self.regions.map(name).unwrap();
-            let bytes: Vec<u8> = region
-                .as_ref()
-                .iter()
-                .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-                .collect();
             let path = self.path.join(name.to_string());
             let file = File::options()
                 .create(true)
@@ -223,7 +281,19 @@ mod tests {
                 .write(true)
                 .open(path)
                 .unwrap();
-            file.write_all_at(&bytes, 0).unwrap();
+            let words = region.as_ref();
+            file.set_len(8 * words.len() as u64).unwrap();
+            for (at, page) in (0..).step_by(4096).zip(words.chunks(512)) {
+                let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
+                // Most of a table of one record is zeros, as the file is.
+                if name == RegionName::Control || page.iter().any(|one| word(one) != 0) {
+                    let bytes: Vec<u8> = page
+                        .iter()
+                        .flat_map(|one| word(one).to_le_bytes())
+                        .collect();
+                    file.write_all_at(&bytes, at).unwrap();
+                }
+            }
         }
     }
 
@@ -271,6 +341,74 @@ mod tests {
         table.rechecked_ms = 0;
         assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.4"));
         assert_eq!(table.readiness().state, NodeState::Coherent);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// Whether this process has that table of the folder mapped, under its name or without.
+    fn is_mapped(folder: &Path, generation: Generation) -> bool {
+        let file = folder.join(RegionName::Table(generation).to_string());
+        let file = format!("{}\n", file.display());
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        maps.replace(" (deleted)\n", "\n").contains(&file)
+    }
+
+    #[test]
+    fn an_announced_table_is_mapped_while_no_request_waits() {
+        let path = std::env::temp_dir().join(format!("locus-ahead-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        let agent = Agent::new(&path);
+        agent.publish("sip:alice@192.0.2.1", 0);
+        let mut table = Table::new(&path);
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
+
+        let next = agent.announce("sip:alice@192.0.2.2");
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
+        assert!(!is_mapped(&path, next.0), "a look-up does not map it");
+        table.map_announced();
+        assert!(is_mapped(&path, next.0));
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
+        let answers = table.pages().unwrap().generation;
+        // From here on only who has mapped it can read it.
+        fs::remove_file(path.join(RegionName::Table(next.0).to_string())).unwrap();
+        agent.answer_with(&next, 0);
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.2"));
+        assert_eq!(table.pages().unwrap().generation, next.0);
+        assert!(!is_mapped(&path, answers), "the old one is let go of");
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn where_no_agent_was_met_nothing_is_mapped_ahead() {
+        let path = std::env::temp_dir().join(format!("locus-unmet-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        let mut table = Table::new(&path);
+        let agent = Agent::new(&path);
+        agent.publish("sip:alice@192.0.2.1", 0);
+        table.prefetch(b"alice@example.net");
+        table.map_announced();
+        assert!(!is_mapped(&path, Generation(1)));
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
+        assert!(is_mapped(&path, Generation(1)));
+        table.prefetch(b"alice@example.net");
+        assert_eq!(alice(&mut table).as_deref(), Some("sip:alice@192.0.2.1"));
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_knows_the_pages_of_the_table_that_answers() {
+        let path = std::env::temp_dir().join(format!("locus-pages-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        let mut table = Table::new(&path);
+        assert_eq!(table.pages(), None);
+        Agent::new(&path).publish("sip:alice@192.0.2.1", 0);
+        let pages = table.pages().unwrap();
+        let file = path.join(RegionName::Table(pages.generation).to_string());
+        assert_eq!(pages.table_bytes, fs::metadata(file).unwrap().len());
+        assert!(
+            pages
+                .huge_bytes
+                .is_some_and(|bytes| bytes <= pages.table_bytes)
+        );
         fs::remove_dir_all(&path).unwrap();
     }
 

@@ -7,7 +7,7 @@ use locus_proto::Timestamp;
 use crate::core::{Core, Input, Output, Transmit};
 use crate::event::Event;
 use crate::log::{AppendError, Folder, Log};
-use crate::master::RecoverError;
+use crate::master::{MemoryFault, RecoverError};
 use crate::provision::Answer;
 use locus_distribution::Peer;
 use locus_proto::MasterTime;
@@ -24,6 +24,22 @@ pub trait Sink {
     fn alive(&mut self, now: Timestamp, time: MasterTime);
     /// A line for the operator.
     fn event(&mut self, event: Event);
+}
+
+/// Why the process has to end. The operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The log was refused by the state that follows from it.
+    #[error("the log does not lead on")]
+    Recover(#[from] RecoverError),
+    /// The table in memory is not what was written.
+    #[error(
+        "the table in memory is not what was written there, by a fault of this machine's memory or of \
+         locsvc. Nothing was committed since, and the nodes go on answering. Start locsvc again (systemd \
+         does): the table is made anew from the log. If this comes back, test the memory, or move locsvc \
+         to another machine"
+    )]
+    Memory(#[from] MemoryFault),
 }
 
 /// A core and its log.
@@ -60,13 +76,13 @@ impl<F: Folder> Drive<F> {
     /// Returns the inputs that follow from it: that frames could not be read.
     ///
     /// # Errors
-    /// [`RecoverError`], of frames that do not lead on.
+    /// [`DriveError`]: what was said is said, nothing that was asked for is to be appended.
     pub fn handle(
         &mut self,
         now: Timestamp,
         input: Input,
         sink: &mut impl Sink,
-    ) -> Result<Vec<Input>, RecoverError> {
+    ) -> Result<Vec<Input>, DriveError> {
         self.core.handle_input(now, input)?;
         let mut unreadable = Vec::new();
         loop {
@@ -74,7 +90,7 @@ impl<F: Folder> Drive<F> {
                 sink.transmit(transmit);
             }
             match self.core.poll_output() {
-                None => return Ok(unreadable),
+                None => break,
                 Some(Output::Append(frame)) => self.pending = Some(frame),
                 Some(Output::ReadLog {
                     peer,
@@ -87,11 +103,22 @@ impl<F: Folder> Drive<F> {
                         unreadable.push(Input::LogUnreadable { peer, reason });
                     }
                 },
+                Some(Output::ReadLogEnd) => match self.log.read_end() {
+                    Ok(end) => self.core.handle_log_end(now, end),
+                    Err(error) => {
+                        let reason = chain(&error);
+                        unreadable.push(Input::LogEndUnreadable { reason });
+                    }
+                },
                 Some(Output::Answer { ticket, answer }) => sink.answer(ticket, answer),
                 Some(Output::Close { peer }) => sink.close(peer),
                 Some(Output::Alive(time)) => sink.alive(now, time),
                 Some(Output::Event(event)) => sink.event(event),
             }
+        }
+        match self.core.fault() {
+            Some(fault) => Err(fault.into()),
+            None => Ok(unreadable),
         }
     }
 
@@ -126,6 +153,14 @@ impl<F: Folder> Drive<F> {
     /// As [`Log::append`].
     pub fn append_recovered(&mut self, frame: LogFrame) -> Result<(), AppendError> {
         self.log.append(frame)
+    }
+}
+
+#[cfg(test)]
+impl<F: Folder> Drive<F> {
+    /// Returns what a test may disturb.
+    pub(crate) fn parts(&mut self) -> (&mut Core, &mut Log<F>) {
+        (&mut self.core, &mut self.log)
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use locus_distribution::{CloseReason, SenderCounters};
-use locus_proto::v1::Plan;
-use locus_proto::{NodeId, NodeName, Position, Timestamp};
+use locus_distribution::{CloseReason, Disagreement, SenderCounters};
+use locus_proto::v1::{AuditReport, AuditVerdict, Plan};
+use locus_proto::{Level, NodeId, NodeName, Position, Timestamp};
 
 use crate::core::CoreCounters;
 use crate::edge::{ApiCounters, UnicastCounters};
@@ -41,6 +41,10 @@ pub enum Event {
         bytes: u64,
     },
     TornTailCut(TornTail),
+    LogContradicted {
+        level: Level,
+        frames: u64,
+    },
     Resumed {
         outage: Duration,
         hold: Duration,
@@ -66,6 +70,22 @@ pub enum Event {
     LogUnreadable {
         reason: String,
         suppressed: u64,
+    },
+    LogEndUnreadable {
+        reason: String,
+        suppressed: u64,
+    },
+    Alarm(Disagreement),
+    AlarmOver,
+    TableVerified {
+        position: Position,
+        records: u64,
+        alarm: bool,
+    },
+    Audited {
+        node: NodeId,
+        name: Option<NodeName>,
+        report: AuditReport,
     },
     NodeUp {
         node: NodeId,
@@ -107,6 +127,8 @@ impl Event {
             | Self::Resumed { .. }
             | Self::EpochOpened(_)
             | Self::NodeUp { .. }
+            | Self::AlarmOver
+            | Self::TableVerified { .. }
             | Self::Stopping
             | Self::Totals(_)
             | Self::Stopped(_) => tracing::Level::INFO,
@@ -118,10 +140,22 @@ impl Event {
             | Self::NodesSuppressed { .. }
             | Self::PeerRefused { .. }
             | Self::AcceptFailed { .. } => tracing::Level::WARN,
+            Self::Audited { report, .. } => match report.verdict {
+                AuditVerdict::Equal | AuditVerdict::Repaired | AuditVerdict::Busy => {
+                    tracing::Level::INFO
+                }
+                AuditVerdict::Differs
+                | AuditVerdict::Reloading
+                | AuditVerdict::Refused
+                | AuditVerdict::Failed => tracing::Level::WARN,
+            },
             Self::RecordFailed { .. }
             | Self::BatchRefused { .. }
             | Self::TableInconsistent { .. }
             | Self::LogUnreadable { .. }
+            | Self::LogEndUnreadable { .. }
+            | Self::LogContradicted { .. }
+            | Self::Alarm(_)
             | Self::Failed { .. } => tracing::Level::ERROR,
         }
     }
@@ -183,6 +217,16 @@ impl fmt::Display for Event {
                     "written when the service died and that nobody was told of ({reason})"
                 )
             }
+            Self::LogContradicted { level, frames } => {
+                let s = if *frames == 1 { "" } else { "s" };
+                write!(
+                    f,
+                    "{frames} frame{s} of the log, from level {level} on: the content named there does not \
+                     follow from the changes, because the memory of the master that wrote them was wrong. All \
+                     changes are applied, and what follows from them counts; nodes repair themselves. Look at \
+                     what was changed shortly before, and test that machine's memory"
+                )
+            }
             Self::Resumed { outage, hold } => {
                 let (outage, hold) = (outage.as_secs(), hold.as_secs());
                 write!(
@@ -226,6 +270,62 @@ impl fmt::Display for Event {
             Self::LogUnreadable { reason, suppressed } => {
                 write!(f, "cannot bring a node up to date: {reason}")?;
                 and_more(f, *suppressed)
+            }
+            Self::LogEndUnreadable { reason, suppressed } => {
+                write!(f, "cannot compare the table with the log on disk: {reason}")?;
+                and_more(f, *suppressed)
+            }
+            Self::Alarm(Disagreement { level, nodes, of }) => write!(
+                f,
+                "ALARM: {nodes} of {of} nodes agree on another content than the master's at level {level}. No \
+                 node is repaired; the master reads its own table again"
+            ),
+            Self::AlarmOver => f.write_str("the alarm is over: most nodes agree with the master"),
+            Self::TableVerified {
+                position,
+                records,
+                alarm,
+            } => {
+                write!(
+                    f,
+                    "read the whole table again: {records} records, as written, at {position}"
+                )?;
+                if *alarm {
+                    f.write_str(
+                        ". The master is right by its log, so the nodes are wrong together: load their \
+                         tables anew, one after the other (stop the agent, empty its folders of table and \
+                         snapshots, start it again), and report this",
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Audited { node, name, report } => {
+                write!(f, "node {node}")?;
+                if let Some(name) = name {
+                    write!(f, " ({name})")?;
+                }
+                let AuditReport {
+                    verdict,
+                    level,
+                    partitions,
+                    differing,
+                    repaired,
+                    ..
+                } = report;
+                write!(f, " was audited at level {level}: {verdict}")?;
+                if *partitions == 0 {
+                    return Ok(());
+                }
+                let some = |count: u64, noun: &str| {
+                    let s = if count == 1 { "" } else { "s" };
+                    format!("{count} {noun}{s}")
+                };
+                let records = some(*differing, "record");
+                let partitions = some((*partitions).into(), "partition");
+                write!(
+                    f,
+                    "; {records} in {partitions} differed, repaired: {repaired}"
+                )
             }
             Self::NodeUp {
                 node,

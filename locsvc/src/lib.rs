@@ -28,7 +28,7 @@ pub use crate::core::{
 };
 pub use clock::Clock;
 pub use config::{ApiConfig, Config, ConfigError, DistributionConfig};
-pub use drive::{Drive, Sink, chain};
+pub use drive::{Drive, DriveError, Sink, chain};
 pub use edge::{
     Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
     Unicast, UnicastCounters,
@@ -38,10 +38,12 @@ pub use log::{
     AppendError, DiskFolder, EntryError, Folder, Log, LogConfig, MemoryFile, MemoryFolder,
     OpenLogError, ReadLogError, Recovered, SegmentFile, TornTail,
 };
-pub use master::{Alive, DataFolder, Meta, OpenFolderError, RecoverError, ServiceClock};
+pub use master::{
+    Alive, DataFolder, MemoryFault, Meta, OpenFolderError, RecoverError, ServiceClock,
+};
 pub use provision::{
-    Answer, CHANGES_MAX, EXPIRES_S_MAX, InvalidRecord, NodeView, Outcome, ProvisionChange,
-    ProvisionContact, RegistrarLimits, Request, RequestError,
+    AlarmView, Answer, Audited, CHANGES_MAX, EXPIRES_S_MAX, InvalidRecord, NodeAudit, NodeRef,
+    NodeView, Outcome, ProvisionChange, ProvisionContact, RegistrarLimits, Request, RequestError,
 };
 pub use record::{Recorder, ReplayError, replay};
 pub use run::{RunError, Service, Stopper};

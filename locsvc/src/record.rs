@@ -14,10 +14,9 @@ use locus_table::OpenTableError;
 use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, CoreConfig, EndState, Input, Transmit};
-use crate::drive::{Drive, Sink};
+use crate::drive::{Drive, DriveError, Sink};
 use crate::event::Event;
 use crate::log::{AppendError, Log, LogConfig, MemoryFolder, OpenLogError};
-use crate::master::RecoverError;
 use crate::provision::Answer;
 
 /// Version of the recording; replays refuse any other.
@@ -127,14 +126,14 @@ pub enum ReplayError {
     /// Its configuration makes no table.
     #[error("no table can be made for its records_max")]
     Table(#[from] OpenTableError),
-    /// Its frames do not lead on.
-    #[error("line {line} holds a frame that does not lead on")]
-    Recover {
+    /// It cannot be gone on from there.
+    #[error("line {line} leads nowhere")]
+    Drive {
         /// Its number, from one.
         line: usize,
         /// Why.
         #[source]
-        source: RecoverError,
+        source: DriveError,
     },
     /// The log in memory failed.
     #[error("the log in memory cannot be used")]
@@ -205,11 +204,12 @@ pub fn replay(path: &Path) -> Result<EndState, ReplayError> {
             | Input::Closed { .. }
             | Input::Flush
             | Input::LogUnreadable { .. }
+            | Input::LogEndUnreadable { .. }
             | Input::Tick => {}
         }
         drive
             .handle(at, input, &mut Silence)
-            .map_err(|source| ReplayError::Recover { line, source })?;
+            .map_err(|source| ReplayError::Drive { line, source })?;
     }
     Ok(drive.core().end_state())
 }

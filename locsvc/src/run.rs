@@ -13,14 +13,14 @@ use locus_table::OpenTableError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Core, CoreConfig, EndState, Input, Transmit};
-use crate::drive::{Drive, Sink, chain};
+use crate::drive::{Drive, DriveError, Sink, chain};
 use crate::edge::{
     Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
     Unicast,
 };
 use crate::event::{Event, Limiter, Totals, emit};
 use crate::log::{AppendError, DiskFolder, Log, LogConfig, OpenLogError};
-use crate::master::{Alive, DataFolder, Meta, OpenFolderError, RecoverError};
+use crate::master::{Alive, DataFolder, Meta, OpenFolderError};
 use crate::provision::Answer;
 use crate::record::Recorder;
 
@@ -68,9 +68,9 @@ pub enum RunError {
     /// The disk failed.
     #[error("the log failed")]
     Append(#[from] AppendError),
-    /// The log was refused by the state that follows from it.
-    #[error("the log does not lead on")]
-    Recover(#[from] RecoverError),
+    /// The log, or the memory, contradicts the state that follows from it.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     /// The first frame of the epoch was refused.
     #[error("the log takes no entry: {0}; make room on the disk, then start again")]
     NoRoom(String),
@@ -208,7 +208,7 @@ impl Service {
     /// Serves until it is asked to stop.
     ///
     /// # Errors
-    /// [`RunError`]: the disk failed in a way that leaves no choice but to end.
+    /// [`RunError`]: disk or memory failed in a way that leaves no choice but to end.
     pub fn run(mut self) -> Result<(), RunError> {
         let served = self.serve();
         self.edges.replies.close();

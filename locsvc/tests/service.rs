@@ -8,17 +8,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use locus_proto::v1::{Hello, Welcome};
+use locus_proto::v1::{AuditAsk, AuditScope, Hello, Welcome};
 use locus_proto::{
     AddressOfRecord, Asked, BootId, ContactChange, Deframer, Message, Methods, NodeId, Owner, Q,
-    Registration, RegistrationReply,
+    Registration, RegistrationReply, Root,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -190,6 +190,29 @@ impl Node {
             assert_ne!(len, 0, "the service closed the connection");
             self.deframer.handle_bytes(&block[..len]);
         }
+    }
+
+    fn send_ask(&mut self, scope: AuditScope) {
+        self.send(&Message::AuditAsk(AuditAsk { scope, doubt: None }));
+    }
+
+    /// Asks as an audit does, and reads until `wanted` takes a message.
+    fn ask<T>(&mut self, scope: AuditScope, wanted: impl FnMut(Message) -> Option<T>) -> T {
+        self.send_ask(scope);
+        self.receive(wanted)
+    }
+
+    /// Returns which of the sums is the first that is not empty.
+    fn first_sum(&mut self, scope: AuditScope) -> u16 {
+        let sums = self.ask(scope, |message| {
+            if let Message::AuditSums(sums) = message {
+                Some(sums.sums)
+            } else {
+                None
+            }
+        });
+        let at = sums.iter().position(|sum| *sum != Root::EMPTY);
+        u16::try_from(at.unwrap()).unwrap()
     }
 
     fn send_register(&mut self, user: &str, cseq: u32, asked: Asked) -> u64 {
@@ -388,6 +411,87 @@ fn kill_nine_amid_writes_loses_nothing_that_was_acknowledged() {
     let service = Service::start(&config);
     let (_, welcome) = Node::greeted(&service);
     assert!(welcome.head.level.0 >= acknowledged.last().unwrap().1);
+}
+
+/// Memory that rots under a running master: it never sends what has rotted, ends, and makes its table anew
+/// from the log.
+#[test]
+fn a_master_whose_memory_rots_ends_and_starts_again_from_its_log() {
+    let scratch = Scratch::new("rots");
+    let config = scratch.config("");
+    let mut service = Service::start(&config);
+    let (mut node, _) = Node::greeted(&service);
+    node.receive(|message| matches!(message, Message::SnapshotEnd(_)).then_some(()));
+    let ticket = node.send_register("victim", 1, contact("victim"));
+    assert_eq!(node.accepted(ticket), (1, 1));
+    let group = node.first_sum(AuditScope::Groups);
+    let low = node.first_sum(AuditScope::Group(u8::try_from(group).unwrap()));
+    let partition = group << 8 | low;
+    let records = node.ask(AuditScope::Partition(partition), |message| {
+        if let Message::AuditRecords(part) = message {
+            Some(part.records.len())
+        } else {
+            None
+        }
+    });
+    assert_eq!(records, 1);
+    if let Err(error) = rot(service.child.id(), b"sip:victim@10.0.0.9:5060") {
+        let may_not = std::io::ErrorKind::PermissionDenied;
+        assert_eq!(error.kind(), may_not, "{error}");
+        eprintln!("ignored: this machine does not let a process write to its child's memory");
+        return;
+    }
+    node.send_ask(AuditScope::Partition(partition));
+    let line = service.wait_for("stopped by a fault: the table in memory is not what was written");
+    assert!(line.contains("Start locsvc again"), "{line}");
+    assert!(
+        line.contains(&format!("partition {partition:04x}")),
+        "{line}"
+    );
+    assert_eq!(service.child.wait().unwrap().code(), Some(1));
+
+    let service = Service::start(&config);
+    let (mut node, welcome) = Node::greeted(&service);
+    assert_eq!((welcome.head.level.0, welcome.head.epoch.counter), (1, 2));
+    let ticket = node.send_register("victim", 2, Asked::Fetch);
+    let RegistrationReply::Accepted { bindings, .. } = node.reply(ticket) else {
+        panic!("accepted");
+    };
+    assert_eq!(bindings[0].uri, "sip:victim@10.0.0.9:5060");
+    let (status, _) = service.stop();
+    assert_eq!(status.code(), Some(0));
+}
+
+/// Changes the first byte of every copy of `text` in the memory of a child.
+fn rot(pid: u32, text: &[u8]) -> std::io::Result<()> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))?;
+    let mut changed = 0;
+    for line in maps.lines() {
+        // Written by nobody but the process itself: neither program nor library, no device.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let named = fields.get(5).is_some_and(|name| *name != "[heap]");
+        if !fields[1].starts_with("rw-p") || named {
+            continue;
+        }
+        let (start, end) = fields[0].split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            continue; // a guard page, or gone
+        }
+        for at in 0..bytes.len().saturating_sub(text.len()) {
+            if &bytes[at..at + text.len()] == text {
+                memory.write_all_at(b"S", start + u64::try_from(at).unwrap())?;
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed > 0, "the record is somewhere");
+    Ok(())
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Answers look-ups from a node's table; it changes no SIP message.
 
+use std::sync::atomic::AtomicU64;
+
 use locus_proto::{Digits, KEY_BYTES_MAX, Key};
-use locus_table::{FolderReader, Lookup, MapRegions, Pulse, Reason, RecordBuffer};
+use locus_table::{FolderReader, Generation, Lookup, MapRegions, Pulse, Reason, RecordBuffer};
 
 use crate::contacts::Sifted;
 use crate::{Contacts, Judge, Readiness, Routed, Stat, Stats, Unready, readiness};
@@ -17,6 +19,10 @@ pub struct Query<'a> {
 
 /// Answer of a node; "absent" and "cannot say" are never folded (rules 4.4).
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "returned once and read on the spot; a box would be an allocation for each look-up"
+)]
 pub enum Answer<'b> {
     /// Contacts to try.
     Found(Contacts<'b>),
@@ -59,9 +65,37 @@ impl<R: MapRegions> Answerer<R> {
         }
     }
 
-    /// Maps what the agent has announced; to be called between requests.
+    /// Maps what the agent has announced; to be called between requests. Two loads if that is nothing.
     pub fn refresh(&mut self) {
         self.folder.refresh();
+    }
+
+    /// Returns the generation that is mapped to answer, and its region; `None` where none is mapped.
+    pub fn table(&self) -> Option<(Generation, &R::Region)> {
+        self.folder.current().zip(self.folder.region())
+    }
+
+    /// Returns whether that one still answers; once it does not, its memory may be gone.
+    pub fn is_answering(&self) -> bool {
+        self.folder.is_answering()
+    }
+
+    /// Begins to fetch what a look-up of `aor` reads first; `fetch` is the CPU's instruction for it.
+    ///
+    /// To be called as soon as the address is known. Cost: one hash. Does nothing where no table is mapped; it maps
+    /// none, counts nothing, and waits for nothing.
+    #[inline]
+    pub fn prefetch(&mut self, aor: &[u8], fetch: impl FnOnce(&AtomicU64)) {
+        if let Some(len) = Key::write_aor(aor, &mut self.key) {
+            let key = self.key.get(..len).unwrap_or_default();
+            self.folder.prefetch(key, fetch);
+        }
+    }
+
+    /// Begins to fetch what a route of `digits` reads first, if a route has all of them; as [`Self::prefetch`].
+    #[inline]
+    pub fn prefetch_route(&self, digits: Digits, fetch: impl FnOnce(&AtomicU64)) {
+        self.folder.prefetch(&Key::route_bytes(digits), fetch);
     }
 
     /// Returns the agent's last report; `None` before the first.

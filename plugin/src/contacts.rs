@@ -1,5 +1,7 @@
 //! The contacts of one address-of-record that may be tried, best first; it does not know how they are tried.
 
+use std::iter;
+
 use locus_proto::{BindingRef, BindingRefs, DecodeError, Methods};
 
 use crate::Judge;
@@ -9,13 +11,19 @@ use crate::Judge;
 /// At least one, at most [`locus_proto::BINDINGS_MAX`]; read from the record's bytes as they are asked for.
 #[derive(Debug, Clone)]
 pub struct Contacts<'b> {
-    bindings: BindingRefs<'b>,
+    first: BindingRef<'b>,
+    /// What follows the first.
+    rest: BindingRefs<'b>,
     rule: Rule,
     proxy_only: bool,
 }
 
 /// What became of the bindings in a record.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "returned once and read on the spot; a box would be an allocation for each look-up"
+)]
 pub(crate) enum Sifted<'b> {
     /// Some are eligible.
     Some(Contacts<'b>),
@@ -44,8 +52,11 @@ impl<'b> Contacts<'b> {
     /// Iterates over the contacts, best first.
     pub fn iter(&self) -> impl Iterator<Item = BindingRef<'b>> {
         let rule = self.rule;
-        let whole = self.bindings.clone().flatten(); // every one was decoded before, by `sift`
-        whole.filter(move |binding| !rule.judge.is_expired(binding) && rule.accepts(binding))
+        let rest = self.rest.clone().flatten(); // every one was decoded before, by `sift`
+        let eligible = move |binding: &BindingRef<'b>| {
+            !rule.judge.is_expired(binding) && rule.accepts(binding)
+        };
+        iter::once(self.first).chain(rest.filter(eligible))
     }
 
     /// Returns whether one of them can be reached only through this node or its like: it has a `received`
@@ -63,29 +74,30 @@ impl<'b> Contacts<'b> {
         judge: Judge,
         method: Option<u32>,
     ) -> Result<Sifted<'b>, DecodeError> {
-        let bindings = BindingRefs::new(value)?;
+        let mut bindings = BindingRefs::new(value)?;
         let rule = Rule { judge, method };
-        let (mut found, mut other_methods, mut proxy_only) = (false, false, false);
-        for binding in bindings.clone() {
+        let (mut found, mut other_methods, mut proxy_only) = (None, false, false);
+        while let Some(binding) = bindings.next() {
             let binding = binding?;
             if judge.is_expired(&binding) {
                 continue;
             }
             if rule.accepts(&binding) {
-                found = true;
+                found.get_or_insert_with(|| (binding, bindings.clone()));
                 proxy_only |= needs_proxy(&binding);
             } else {
                 other_methods = true;
             }
         }
         Ok(match (found, other_methods) {
-            (true, _) => Sifted::Some(Self {
-                bindings,
+            (Some((first, rest)), _) => Sifted::Some(Self {
+                first,
+                rest,
                 rule,
                 proxy_only,
             }),
-            (false, true) => Sifted::MethodNotSupported,
-            (false, false) => Sifted::None,
+            (None, true) => Sifted::MethodNotSupported,
+            (None, false) => Sifted::None,
         })
     }
 }

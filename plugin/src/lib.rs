@@ -30,7 +30,7 @@ pub use emergency::{
 };
 pub use judge::Judge;
 // A host maps the files and reads the agent's report; it needs nothing else of the table.
-pub use locus_table::{MapRegions, Pulse, Reason, RegionName};
+pub use locus_table::{Generation, MapRegions, Pulse, Reason, RegionName};
 pub use readiness::{PULSE_SILENCE_MS, Readiness, Unready};
 pub use routed::{NUMBER_BYTES_MAX, Number, Routed};
 pub use stats::{Stat, Stats};

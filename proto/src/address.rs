@@ -94,6 +94,41 @@ impl AddressOfRecord {
         }
         Ok(Self(text))
     }
+
+    /// Returns whether `text` is the canonical form of an address.
+    pub(crate) fn is_canonical(text: &[u8]) -> bool {
+        is_plain(text)
+            || std::str::from_utf8(text)
+                .is_ok_and(|text| Self::parse(text).is_ok_and(|aor| aor.0 == text))
+    }
+
+    /// Returns the address that `text` is the canonical form of; `None` if it is not one.
+    pub(crate) fn from_canonical(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        Self::is_canonical(text.as_bytes()).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Returns whether text is an address in its canonical form at first sight: short, lower-case ASCII without
+/// anything that [`AddressOfRecord::parse`] looks at twice.
+///
+/// For most addresses; what it says of others says nothing about them.
+fn is_plain(text: &[u8]) -> bool {
+    // What `parse` forbids, folds, resolves or strips; and '@' and ':', which it counts.
+    let user_byte = |b: &u8| {
+        b.is_ascii_graphic()
+            && !b.is_ascii_uppercase()
+            && !matches!(b, b'<' | b'>' | b'"' | b'\\' | b',' | b'%' | b'@' | b':')
+    };
+    let host_byte = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    let (user, host) = match text.iter().position(|b| *b == b'@') {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    text.len() <= AOR_BYTES_MAX
+        && !user.is_empty()
+        && user.iter().all(user_byte)
+        && host.is_none_or(|host| !host.is_empty() && host.iter().all(host_byte))
 }
 
 /// Resolves `%xx`; RFC 3261 §19.1.2: escaped and unescaped characters are equivalent.
@@ -198,5 +233,48 @@ mod tests {
         ] {
             assert!(AddressOfRecord::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    /// The short way says yes only to what the long way leaves as it is.
+    #[test]
+    fn plain_is_canonical() {
+        // Every byte in the user part, in the host part and alone, and what stands between them.
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        for byte in 0..=u8::MAX {
+            texts.push([b"a", [byte].as_slice(), b"b@example.net"].concat());
+            texts.push([[byte].as_slice(), b"@example.net"].concat());
+            texts.push([b"alice@ex", [byte].as_slice(), b"mple.net"].concat());
+            texts.push([b"alice@example.net", [byte].as_slice()].concat());
+            texts.push(vec![byte]);
+            texts.push([b"sip", [byte].as_slice(), b"alice@example.net"].concat());
+        }
+        for text in [
+            "",
+            "@",
+            "a@",
+            "@a",
+            "a@b@c",
+            "alice",
+            "bob@[2001:db8::1]",
+            "j\u{f6}rg@x",
+        ] {
+            texts.push(text.as_bytes().to_vec());
+        }
+        texts.push(vec![b'a'; AOR_BYTES_MAX]);
+        texts.push(vec![b'a'; AOR_BYTES_MAX + 1]);
+        let mut plain = 0;
+        for text in texts {
+            let parsed = std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| AddressOfRecord::parse(text).ok())
+                .filter(|aor| aor.as_str().as_bytes() == text);
+            assert_eq!(AddressOfRecord::is_canonical(&text), parsed.is_some());
+            assert_eq!(AddressOfRecord::from_canonical(&text), parsed);
+            if is_plain(&text) {
+                plain += 1;
+                assert!(parsed.is_some(), "{:?}", String::from_utf8_lossy(&text));
+            }
+        }
+        assert!(plain > 200, "{plain}");
     }
 }

@@ -44,6 +44,6 @@ pub use registration::{
     Asked, CONTACTS_MAX, ContactChange, Refusal, Registration, RegistrationReply,
 };
 pub use route::{Route, RouteRef, TARGETS_MAX, Target, TargetRef, TargetRefs};
-pub use status::{NodeState, NodeStatus};
+pub use status::{NodeState, NodeStatus, TableHealth};
 pub use time::{MasterTime, Timestamp};
 pub use v1::{Deframer, Message};

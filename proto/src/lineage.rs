@@ -49,26 +49,22 @@ pub enum ReloadReason {
     /// The changes it lacks cost more than the table.
     #[error("the missing changes cost more than the table")]
     TooFar,
-    /// Its content differs at an equal level.
-    #[error("the node's content differs from the master's at the same level")]
-    RootMismatch,
     /// The operator asked for it.
     #[error("asked for by the operator")]
     Asked,
 }
 
 impl ReloadReason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 6] = [
         Self::Empty,
         Self::UnknownEpoch,
         Self::LostTail,
         Self::Ahead,
         Self::TooFar,
-        Self::RootMismatch,
         Self::Asked,
     ];
 
-    /// Returns the code of the reason on the wire, 1 to 7.
+    /// Returns the code of the reason on the wire: 1 to 5, or 7.
     pub fn code(self) -> u8 {
         match self {
             Self::Empty => 1,
@@ -76,7 +72,7 @@ impl ReloadReason {
             Self::LostTail => 3,
             Self::Ahead => 4,
             Self::TooFar => 5,
-            Self::RootMismatch => 6,
+            // 6 was "other content at an equal level": an audit mends that.
             Self::Asked => 7,
         }
     }
@@ -249,6 +245,16 @@ mod tests {
         assert!(lineage.follows(epoch(1), Level(100), epoch(2)));
         assert!(!lineage.follows(epoch(1), Level(99), epoch(2)));
         assert!(!lineage.follows(epoch(1), Level(100), epoch(3)));
+    }
+
+    #[test]
+    fn codes_of_reasons_are_read_as_written() {
+        for reason in ReloadReason::ALL {
+            assert_eq!(ReloadReason::from_code(reason.code()), Ok(reason));
+        }
+        for code in [0, 6, 8] {
+            assert!(ReloadReason::from_code(code).is_err(), "{code}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DecodeError, Decoder, Encoder, Position};
+use crate::{DecodeError, Decoder, Encoder, Level, Position};
 
 /// State of a node's table (rules section 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -89,6 +89,43 @@ impl fmt::Display for NodeState {
     }
 }
 
+/// What a node's owner of the table says of its memory; all zero if it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableHealth {
+    /// Bytes of the table that answers.
+    pub table_bytes: u64,
+    /// Of these, bytes mapped by pages of 2 MiB.
+    pub huge_bytes: u64,
+    /// Times that the table was read again from beginning to end.
+    pub scrubs_total: u64,
+    /// Partitions that were found to hold something else than their sums say.
+    pub doubted_total: u64,
+    /// Level of the newest snapshot on disk.
+    pub snapshot_level: Level,
+    /// Snapshots that could not be written.
+    pub snapshots_failed_total: u64,
+}
+
+impl TableHealth {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        out.u64(self.table_bytes).u64(self.huge_bytes);
+        out.u64(self.scrubs_total).u64(self.doubted_total);
+        out.u64(self.snapshot_level.0)
+            .u64(self.snapshots_failed_total);
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            table_bytes: from.u64("table bytes")?,
+            huge_bytes: from.u64("huge bytes")?,
+            scrubs_total: from.u64("scrubs")?,
+            doubted_total: from.u64("doubted")?,
+            snapshot_level: Level(from.u64("snapshot level")?),
+            snapshots_failed_total: from.u64("snapshots failed")?,
+        })
+    }
+}
+
 /// Report of a node, sent each second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -108,15 +145,23 @@ pub struct NodeStatus {
     pub last_sync_ms: u64,
     /// Messages refused since the agent started.
     pub refused_total: u64,
+    /// Audits since the agent started, of whatever cause.
+    pub audits_total: u64,
+    /// Records that audits have repaired.
+    pub repaired_total: u64,
+    /// Of the table's memory.
+    pub health: TableHealth,
 }
 
 impl NodeStatus {
-    /// Appends position, `state u8`, and six `u64`.
+    /// Appends position, `state u8`, eight `u64`, and the six of the health.
     pub fn encode(&self, out: &mut Encoder<'_>) {
         self.position.encode(out);
         out.u8(self.state.code()).u64(self.lag_ms).u64(self.records);
         out.u64(self.catch_ups_total).u64(self.reloads_total);
         out.u64(self.last_sync_ms).u64(self.refused_total);
+        out.u64(self.audits_total).u64(self.repaired_total);
+        self.health.encode(out);
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -133,6 +178,9 @@ impl NodeStatus {
             reloads_total: from.u64("reloads")?,
             last_sync_ms: from.u64("last sync")?,
             refused_total: from.u64("refused")?,
+            audits_total: from.u64("audits")?,
+            repaired_total: from.u64("repaired")?,
+            health: TableHealth::decode(from)?,
         })
     }
 }

@@ -8,13 +8,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use locus_proto::v1::{
-    Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome,
+    AuditAsk, AuditOrder, AuditRecords, AuditRefusal, AuditReport, AuditScope, AuditSums,
+    AuditVerdict, Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart,
+    Welcome,
 };
 use locus_proto::{
     AddressOfRecord, AorRecord, Asked, Binding, BootId, Change, ChangeOp, ContactChange, Digits,
     Epoch, EpochId, Frame, FrameHeader, FrameKind, Key, Level, Lineage, MasterTime, Message,
     Methods, NodeId, NodeState, NodeStatus, Owner, Position, Q, Refusal, Registration,
-    RegistrationReply, ReloadReason, Root, Route, Target,
+    RegistrationReply, ReloadReason, Root, Route, TableHealth, Target,
 };
 
 fn aor() -> AddressOfRecord {
@@ -228,6 +230,16 @@ fn samples() -> Vec<(&'static str, Message)> {
                 reloads_total: 1,
                 last_sync_ms: 12,
                 refused_total: 0,
+                audits_total: 3,
+                repaired_total: 4,
+                health: TableHealth {
+                    table_bytes: 6 << 20,
+                    huge_bytes: 4 << 20,
+                    scrubs_total: 2,
+                    doubted_total: 1,
+                    snapshot_level: Level(6),
+                    snapshots_failed_total: 1,
+                },
             }),
         ),
         ("register_fetch", registration(Asked::Fetch)),
@@ -264,6 +276,72 @@ fn samples() -> Vec<(&'static str, Message)> {
         (
             "refused_unavailable",
             registered(RegistrationReply::Refused(Refusal::Unavailable)),
+        ),
+    ]
+    .into_iter()
+    .chain(audit(put_route(Level(2))))
+    .collect()
+}
+
+fn audit(record: Change) -> [(&'static str, Message); 11] {
+    let ask = |scope, doubt| Message::AuditAsk(AuditAsk { scope, doubt });
+    let sums = |group| {
+        let sums = (0..256).map(|at| Root([at, at << 32])).collect();
+        let level = Level(7);
+        Message::AuditSums(AuditSums { level, group, sums })
+    };
+    let report = |verdict, ranges: Vec<(u16, u16)>| {
+        Message::AuditReport(AuditReport {
+            ticket: 9,
+            verdict,
+            level: Level(7),
+            records: 2,
+            partitions: u32::try_from(ranges.len()).unwrap() * 2,
+            ranges,
+            differing: 3,
+            repaired: 2,
+        })
+    };
+    [
+        (
+            "audit_ask_groups",
+            ask(AuditScope::Groups, Some(position())),
+        ),
+        ("audit_ask_group", ask(AuditScope::Group(0xab), None)),
+        (
+            "audit_ask_partition",
+            ask(AuditScope::Partition(0xabcd), Some(position())),
+        ),
+        ("audit_sums_groups", sums(None)),
+        ("audit_sums_group", sums(Some(0xab))),
+        (
+            "audit_records",
+            Message::AuditRecords(AuditRecords {
+                level: Level(7),
+                partition: 0xabcd,
+                last: true,
+                records: vec![record],
+            }),
+        ),
+        (
+            "audit_refused_majority",
+            Message::AuditRefused(AuditRefusal::Majority),
+        ),
+        (
+            "audit_refused_corrupt",
+            Message::AuditRefused(AuditRefusal::Corrupt),
+        ),
+        (
+            "audit_order",
+            Message::AuditOrder(AuditOrder {
+                ticket: 9,
+                repair: true,
+            }),
+        ),
+        ("audit_report_equal", report(AuditVerdict::Equal, vec![])),
+        (
+            "audit_report_repaired",
+            report(AuditVerdict::Repaired, vec![(3, 4), (0xff00, 0xff01)]),
         ),
     ]
 }

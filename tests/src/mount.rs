@@ -11,6 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 #[derive(Debug)]
 pub struct Tmpfs {
     path: PathBuf,
+    options: String,
 }
 
 impl Tmpfs {
@@ -19,15 +20,28 @@ impl Tmpfs {
     /// # Panics
     /// When the kernel refuses; mounting needs root.
     pub fn mount(path: &Path, options: &str) -> Self {
-        fs::create_dir_all(path).expect("the mount point can be made");
-        let data = CString::new(options).expect("mount options hold no zero byte");
-        rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID, data.as_c_str())
-            .unwrap_or_else(|error| {
-                panic!("mount tmpfs at {} ({options}): {error}", path.display())
-            });
+        mount(path, options);
         Self {
             path: path.to_owned(),
+            options: options.to_owned(),
         }
+    }
+
+    /// Takes over a tmpfs that a program mounted at `path`.
+    pub fn adopt(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            options: String::new(),
+        }
+    }
+
+    /// Loses everything in it, as a reboot does.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn renew(&self) {
+        unmount(&self.path);
+        mount(&self.path, &self.options);
     }
 
     /// Where it is mounted.
@@ -49,6 +63,13 @@ impl Drop for Tmpfs {
     fn drop(&mut self) {
         unmount(&self.path);
     }
+}
+
+fn mount(path: &Path, options: &str) {
+    fs::create_dir_all(path).expect("the mount point can be made");
+    let data = CString::new(options).expect("mount options hold no zero byte");
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID, data.as_c_str())
+        .unwrap_or_else(|error| panic!("mount tmpfs at {} ({options}): {error}", path.display()));
 }
 
 fn unmount(path: &Path) {

@@ -48,6 +48,7 @@ impl Node {
         let mut settings = Settings::read(&scenario("cluster", &format!("agent-{name}.toml")));
         settings.set_path("folder", table.path());
         settings.set_path("socket", &socket);
+        settings.set_path("snapshots", &lab.subfolder(name).join("snapshots"));
         let peer = lab.host(if name == "n1" { "n2" } else { "n1" }).address();
         let plan = Plan::example(&namespace, table.path(), &socket, credentials, peer);
         Self {
@@ -195,6 +196,20 @@ impl Node {
     /// When Kamailio is stopped.
     pub fn control(&self) -> PathBuf {
         self.kamailio.as_ref().expect("Kamailio runs").control()
+    }
+
+    /// Loses what lies in memory, as a reboot does; agent and Kamailio are stopped before.
+    ///
+    /// # Panics
+    /// When one of them runs.
+    #[track_caller]
+    pub fn lose_memory(&self) {
+        assert!(
+            self.agent.is_none() && self.kamailio.is_none(),
+            "nothing runs on {} during its reboot",
+            self.name
+        );
+        self.table.renew();
     }
 
     /// Stops Kamailio in good order.

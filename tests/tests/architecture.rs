@@ -38,6 +38,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The lab and the benches may use all.
     ("locus-lab", EVERYTHING),
     ("locus-bench", EVERYTHING),
+    (
+        "locus-proofs",
+        &["locus-proto", "locus-table", "locus-agent", "locus-lab"],
+    ),
 ];
 const EVERYTHING: &[&str] = &[
     "locus-proto",
@@ -62,6 +66,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "ctl",
     "tests",
     "tests/bench",
+    "tests/proofs",
 ];
 /// Where the word `unsafe` may stand.
 const UNSAFE_PLACES: &[&str] = &[

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use locus_lab::{Cluster, FOLLOW_DEADLINE, Kamailio, Lab, Phone, root, scenario};
+use locus_lab::{Cluster, FOLLOW_DEADLINE, Kamailio, Lab, Phone, root, scenario, wait};
 
 /// Entries that a request reaches; the user part of the request names them.
 const BY_REQUEST: [(&str, &str); 6] = [
@@ -15,6 +15,8 @@ const BY_REQUEST: [(&str, &str); 6] = [
     ("locus_peer", "locus_peer"),
     ("locus", "locus"),
 ];
+/// Entries that the core calls by itself: around each script, and every second.
+const BY_ITSELF: [&str; 3] = ["before_script", "after_script", "timer"];
 /// Entries that an RPC reaches.
 const BY_RPC: [&[&str]; 2] = [&["locus.status"], &["locus.show", "sip:u0000@example.net"]];
 /// Entries that run while the server starts.
@@ -42,6 +44,9 @@ fn a_panic_in_each_entry_is_an_error_code() {
     assert!(!workers.is_empty());
     for (user, entry) in BY_REQUEST {
         by_request(&cluster, &wish, user, entry);
+    }
+    for entry in BY_ITSELF {
+        by_itself(&mut cluster, &wish, entry);
     }
     let answer = register(&cluster, &wish, "locus_save");
     assert!(answer.starts_with("SIP/2.0 299 rc=-3"), "{answer}");
@@ -111,6 +116,23 @@ fn by_request(cluster: &Cluster, wish: &Path, user: &str, entry: &str) {
     );
     let works = plain.starts_with("SIP/2.0 299 rc=") && !plain.contains(wanted);
     assert!(works, "{plain}");
+}
+
+/// A panic there costs the request nothing.
+fn by_itself(cluster: &mut Cluster, wish: &Path, entry: &str) {
+    let address = cluster.n1.address();
+    let mut phone = Phone::new(cluster.lab.host("caller"), "u0000");
+    let uri = format!("sip:locus_lookup@{address}");
+    fs::write(wish, entry).expect("the run folder can be written");
+    let answer = phone.request(address, 5060, "OPTIONS", &uri, "").text;
+    cluster.lab.say(&format!(
+        "{entry}: the request is answered, and the log says what failed"
+    ));
+    assert!(answer.starts_with("SIP/2.0 299 rc=-1"), "{entry}: {answer}");
+    wait::until(&format!("{entry} to be logged"), FOLLOW_DEADLINE, || {
+        log(cluster).contains(&format!("{entry} failed"))
+    });
+    fs::write(wish, "").expect("the run folder can be written");
 }
 
 fn register(cluster: &Cluster, wish: &Path, entry: &str) -> String {

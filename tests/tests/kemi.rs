@@ -56,6 +56,17 @@ fn every_function_answers_a_lua_script() {
             "{uri}: {status}"
         );
     }
+    cluster
+        .lab
+        .say("a script that changes the Request-URI first is answered for what it has become");
+    for way in ["whole", "user", "variable", "user_variable", "twice"] {
+        let answer = ask(&format!("sip:rewritten_{way}@example.net"));
+        let status = answer.lines().next().unwrap_or_default();
+        assert!(
+            status.starts_with("SIP/2.0 299 rc=1 sip:alice@10.77.0.22:7001"),
+            "{way}: {status}"
+        );
+    }
     let peer = format!(
         "rc=1 sip:peer@example.net sip:{}:5060",
         cluster.n2.address()

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use locus_distribution::{Failure, Recalled, ReceiverConfig, Standing};
+use locus_distribution::{Failure, Mended, Recalled, ReceiverConfig, Standing};
 use locus_proto::v1::SnapshotBegin;
-use locus_proto::{AddressOfRecord, AorRecord, Change, Frame, Message, Position, Registration};
+use locus_proto::{
+    AddressOfRecord, AorRecord, Change, Frame, Message, Position, Registration, Root, TableHealth,
+};
 use serde::{Deserialize, Serialize};
 
 /// Number of a connection to a master, or of the attempt at one; never used twice.
@@ -76,6 +78,21 @@ pub enum Input {
     Applied(Result<Standing, Failure>),
     /// Answer to [`Order::FinishLoad`], or a failure at any earlier point of the load.
     Loaded(Result<Standing, Failure>),
+    /// Answer to [`Order::Compare`]: the indexes that differ, ascending.
+    Compared(Result<Vec<u8>, Failure>),
+    /// Answer to [`Order::Mend`].
+    Mended(Result<Mended, Failure>),
+    /// Answer to [`Order::Scrub`].
+    Scrubbed(Result<(), Failure>),
+    /// A partition's memory contradicts its sum.
+    Doubted {
+        /// Which.
+        partition: u16,
+    },
+    /// Messages of the master wait, since the table cannot take them yet.
+    Held,
+    /// What is known of the table's memory has changed.
+    Health(TableHealth),
     /// Answer to [`Order::Find`].
     Found {
         /// The ticket of the order.
@@ -103,7 +120,12 @@ pub enum Order {
         connection: Connection,
     },
     /// Apply a frame to the table; answered by [`Input::Applied`].
-    Apply(Frame),
+    Apply {
+        /// The frame.
+        frame: Frame,
+        /// Whether its roots must be the table's.
+        checked: bool,
+    },
     /// Make an empty table beside the one that answers.
     BeginLoad {
         /// Secret of the cluster's tables.
@@ -119,6 +141,29 @@ pub enum Order {
     FinishLoad(Position),
     /// Drop the new table.
     AbortLoad,
+    /// Compare a partition by its memory, until it is proved or mended.
+    Doubt {
+        /// Which.
+        partition: u16,
+    },
+    /// Compare the master's sums with the table's; answered by [`Input::Compared`].
+    Compare {
+        /// The group whose partitions they are of; `None` for those of the groups.
+        group: Option<u8>,
+        /// The sums.
+        sums: Vec<Root>,
+    },
+    /// Compare, or repair, the records of a partition; answered by [`Input::Mended`].
+    Mend {
+        /// Which.
+        partition: u16,
+        /// All that the master holds in it.
+        records: Vec<Change>,
+        /// Whether to install what differs.
+        repair: bool,
+    },
+    /// Read all memory again; answered by [`Input::Scrubbed`], sometime.
+    Scrub,
     /// Look an address-of-record up in the table; answered by [`Input::Found`].
     Find {
         /// Number of the registration that needs it.

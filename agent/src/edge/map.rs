@@ -1,4 +1,4 @@
-//! The files of a table's folder, mapped as atomic words; it gives no word a meaning.
+//! A file mapped as atomic words; it knows neither the folder around it nor what a word means.
 //!
 //! The only file of the agent with unsafe code. Its argument is one: a mapping covers its file whole,
 //! zero is a valid value of every word, and every access is atomic.
@@ -7,211 +7,38 @@
     reason = "mapping memory that other processes share has no safe form"
 )]
 
-#[cfg(test)]
-mod tests;
-
 use std::ffi::c_void;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use locus_table::{FolderReader, MapRegions, OwnRegions, RegionName};
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Alignment of mappings in bytes: a huge page, or the kernel gives none.
-const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 const WORD_BYTES: usize = size_of::<AtomicU64>();
-/// Kamailio's workers read as members of the agent's group; nobody else reads subscribers' addresses.
-const FILE_MODE: u32 = 0o640;
+/// What a new table has from the beginning, if the rest comes in slices: its head.
+const HEAD_BYTES: usize = HUGE_PAGE_BYTES;
 
-/// A table's folder for reading: maps its files without write permission.
-///
-/// Only readers are made of it; a store into one of its mappings would end the process with SIGSEGV.
-#[derive(Debug, Clone)]
-pub struct MappedFolder {
-    path: PathBuf,
-}
-
-impl MappedFolder {
-    /// Returns a reader of the table in the folder at `path`, as the workers in Kamailio have one.
-    ///
-    /// The folder need not exist yet; the reader maps what appears in it and follows every flip.
-    pub fn open_ro(path: &Path) -> FolderReader<Self> {
-        FolderReader::new(Self {
-            path: path.to_owned(),
-        })
-    }
-}
-
-impl MapRegions for MappedFolder {
-    type Region = Mapping;
-
-    fn map(&self, name: RegionName) -> io::Result<Mapping> {
-        let file = File::open(self.path.join(name.to_string()))?;
-        Mapping::of(&file, Access::ReadOnly)
-    }
-}
-
-/// A table's folder for its one owner, as long as this lives.
-#[derive(Debug)]
-pub(crate) struct OwnedFolder {
-    path: PathBuf,
-    /// `ctl`, locked: the kernel releases the lock when the process ends, however it ends.
-    control: File,
-}
-
-/// Why the folder cannot be owned.
-#[derive(Debug, thiserror::Error)]
-pub enum LockFolderError {
-    /// Another agent owns it.
-    #[error("another locus-agent owns {}; stop it or set another folder", .0.display())]
-    Owned(PathBuf),
-    /// The system refused.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl OwnedFolder {
-    /// Takes the folder at `path`; makes its control file if there is none.
-    ///
-    /// # Errors
-    /// [`LockFolderError`] says who has it.
-    pub(crate) fn lock(path: &Path) -> Result<Self, LockFolderError> {
-        let file = path.join(RegionName::Control.to_string());
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&file);
-        let failed = |source| LockFolderError::Io {
-            path: file.clone(),
-            source,
-        };
-        let control = opened.map_err(failed)?;
-        match control.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                control,
-            }),
-            Err(TryLockError::WouldBlock) => Err(LockFolderError::Owned(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
-    }
-
-    fn file(&self, name: RegionName) -> PathBuf {
-        self.path.join(name.to_string())
-    }
-}
-
-impl MapRegions for OwnedFolder {
-    type Region = Mapping;
-
-    fn map(&self, name: RegionName) -> io::Result<Mapping> {
-        match name {
-            RegionName::Control => Mapping::of(&self.control, Access::ReadWrite),
-            RegionName::Table(_) => {
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(self.file(name))?;
-                // Its memory is there; entering it now spares the first batches a fault on each page.
-                all_there(&file, file.metadata()?.len())
-            }
-        }
-    }
-}
-
-impl OwnRegions for OwnedFolder {
-    fn create(&self, name: RegionName, bytes: u64) -> io::Result<Mapping> {
-        let path = self.file(name);
-        match name {
-            // The inode is the lock: it stays.
-            RegionName::Control => {
-                fallocate(&self.control, FallocateFlags::empty(), 0, bytes)?;
-                Mapping::of(&self.control, Access::ReadWrite)
-            }
-            RegionName::Table(_) => {
-                match fs::remove_file(&path) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
-                // Before any page is taken: a table far too large would empty the file system, and keep
-                // everybody waiting meanwhile, only to fail at its end.
-                if room(&self.path)?.is_some_and(|room| room.free_bytes < bytes) {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(FILE_MODE)
-                    .open(&path)?;
-                let allocated = file.set_len(bytes).and_then(|()| all_there(&file, bytes));
-                allocated.inspect_err(|_| {
-                    // What was allocated of it goes with its name.
-                    fs::remove_file(&path).ok();
-                })
-            }
-        }
-    }
-
-    fn discard(&self, name: RegionName) -> io::Result<()> {
-        let path = self.file(name);
-        let file = OpenOptions::new().write(true).open(&path)?;
-        // Workers may have it mapped still, and a file that is cut short under a mapping kills them.
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&file, punch, 0, file.metadata()?.len().max(1))?;
-        fs::remove_file(&path)
-    }
-}
-
-/// Room of a file system in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
-    /// In use and free.
-    pub total_bytes: u64,
-    /// Free.
-    pub free_bytes: u64,
-}
-
-/// Returns the room of the file system at `path`; `None` for a tmpfs without a limit.
-pub(crate) fn room(path: &Path) -> io::Result<Option<Room>> {
-    let found = statvfs(path)?;
-    let limited = found.f_blocks > 0;
-    Ok(limited.then(|| Room {
-        total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
-        free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
-    }))
-}
-
-/// Gives a file of this length all its memory, and maps it.
+/// Gives a file all its memory, and maps it.
 ///
 /// Memory that is missing must be found here: on a full tmpfs a store into a hole is a SIGBUS.
-fn all_there(file: &File, bytes: u64) -> io::Result<Mapping> {
+pub(super) fn all_there(file: &File) -> io::Result<Mapping> {
     let mapping = Mapping::of(file, Access::ReadWrite)?;
-    // Through the mapping, since that has asked for huge pages: `fallocate` alone gives small ones
-    // where the mount says `huge=advise`.
-    match mapping.populate() {
-        Ok(()) => {}
-        // "EFAULT: populating page tables failed because a SIGBUS would have been generated" (madvise(2)).
-        Err(rustix::io::Errno::FAULT) => return Err(io::ErrorKind::StorageFull.into()),
-        // Before Linux 5.14.
-        Err(_) => fallocate(file, FallocateFlags::empty(), 0, bytes)?,
-    }
+    mapping.allocate(file, 0..mapping.bytes())?;
+    Ok(mapping)
+}
+
+/// Gives a file the memory of a table's head, and maps it.
+pub(super) fn head_there(file: File) -> io::Result<Mapping> {
+    let mut mapping = Mapping::of(&file, Access::ReadWrite)?;
+    let there = AtomicUsize::new(0);
+    mapping.missing = Some(Missing { file, there });
+    mapping.populate(HEAD_BYTES)?;
     Ok(mapping)
 }
 
@@ -231,6 +58,15 @@ pub struct Mapping {
     reserved_bytes: usize,
     words: NonNull<AtomicU64>,
     len: usize,
+    missing: Option<Missing>,
+}
+
+/// A mapping whose memory comes in slices.
+#[derive(Debug)]
+struct Missing {
+    file: File,
+    /// Bytes from the start that have theirs.
+    there: AtomicUsize,
 }
 
 impl Mapping {
@@ -298,6 +134,7 @@ impl Mapping {
             reserved_bytes,
             words,
             len,
+            missing: None,
         };
         // Huge pages are a matter of speed alone; tmpfs without `huge=advise` has none to give.
         // SAFETY:
@@ -307,16 +144,63 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Makes every page of a mapping for writing be there, without a signal if it cannot.
-    fn populate(&self) -> rustix::io::Result<()> {
-        let bytes = self.len * WORD_BYTES;
+    fn bytes(&self) -> usize {
+        self.len * WORD_BYTES
+    }
+
+    /// Gives about `bytes` more of a new table their memory, without a signal where there is none;
+    /// returns whether all of it is there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] on a full file system, or what the system says.
+    pub(crate) fn populate(&self, bytes: usize) -> io::Result<bool> {
+        let Some(missing) = &self.missing else {
+            return Ok(true);
+        };
+        let from = missing.there.load(Ordering::Relaxed);
+        let slice = bytes
+            .clamp(1, self.bytes())
+            .next_multiple_of(HUGE_PAGE_BYTES);
+        let to = self.bytes().min(from.saturating_add(slice));
+        if from < to {
+            self.allocate(&missing.file, from..to)?;
+            missing.there.store(to, Ordering::Relaxed);
+        }
+        Ok(to == self.bytes())
+    }
+
+    fn allocate(&self, file: &File, range: Range<usize>) -> io::Result<()> {
+        // Through the mapping, since that has asked for huge pages: `fallocate` alone gives small ones
+        // where the mount says `huge=advise`.
+        match self.populate_write(&range) {
+            Ok(()) => Ok(()),
+            // "EFAULT: populating page tables failed because a SIGBUS would have been generated"
+            // (madvise(2)).
+            Err(rustix::io::Errno::FAULT) => Err(io::ErrorKind::StorageFull.into()),
+            // Before Linux 5.14.
+            Err(_) => {
+                let bytes = |n| u64::try_from(n).map_err(io::Error::other);
+                let (from, len) = (bytes(range.start)?, bytes(range.len())?);
+                Ok(fallocate(file, FallocateFlags::empty(), from, len)?)
+            }
+        }
+    }
+
+    /// Makes these pages of a mapping for writing be there, without a signal if they cannot.
+    fn populate_write(&self, range: &Range<usize>) -> rustix::io::Result<()> {
+        let end = range.end.min(self.bytes());
+        let start = range.start.min(end);
         // SAFETY:
-        // * the range lies within the mapping of `self`, which starts at `words`;
+        // * the range lies within the mapping of `self`, which starts at `words`: both ends were cut to
+        //   its length;
         // * the advice changes no content: it allocates and enters pages.
         unsafe {
             madvise(
-                self.words.as_ptr().cast(),
-                bytes,
+                self.words
+                    .as_ptr()
+                    .cast::<c_void>()
+                    .wrapping_byte_add(start),
+                end - start,
                 Advice::LinuxPopulateWrite,
             )
         }
@@ -332,7 +216,8 @@ impl AsRef<[AtomicU64]> for Mapping {
         // * the file is never truncated while it is mapped: its one writer holds the folder's lock and
         //   removes a file only by punching a hole and unlinking it, which leaves zeroes;
         // * so no access lies behind the file's end; and a page that is missing before it costs the writer
-        //   no SIGBUS, since it has all of them from `all_there` (or `fallocate`, for `ctl`);
+        //   no SIGBUS, since it has all of them from `all_there` (or `fallocate`, for `ctl`), or writes the
+        //   head alone until `populate` has brought the rest;
         // * loads from pages without write permission are relaxed and word-sized, which the standard
         //   library allows; nobody stores through a read-only mapping but a writer, and writers are
         //   only made over `Access::ReadWrite`;

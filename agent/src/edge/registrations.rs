@@ -167,6 +167,12 @@ fn understand(bytes: &[u8], from: &SocketAddr) -> Result<Input, String> {
             | Message::SnapshotEnd(_)
             | Message::Heartbeat(_)
             | Message::Status(_)
+            | Message::AuditAsk(_)
+            | Message::AuditSums(_)
+            | Message::AuditRecords(_)
+            | Message::AuditRefused(_)
+            | Message::AuditOrder(_)
+            | Message::AuditReport(_)
             | Message::Registered { .. },
         ) => Err("not a registration".into()),
         Err(error) => Err(error.to_string()),

@@ -1,9 +1,7 @@
 //! Death in the middle of batches, a full file system, a silent master.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -11,9 +9,8 @@ use std::time::Duration;
 use locus_proto::v1::Plan;
 use locus_proto::{Level, Message, ReloadReason, Root};
 use locus_table::Geometry;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::support::{Agent, Model, Peer, Place, View, listen, record, until};
+use crate::support::{Agent, Model, Peer, Place, SmallTmpfs, View, listen, record, tables, until};
 
 const URI: &str = "sip:a@192.0.2.1";
 const KILLS: u32 = 25;
@@ -123,14 +120,14 @@ fn killed_in_the_middle_of_a_load_it_leaves_the_old_table_and_nothing_else() {
         peer.send(&model.snapshot_begin());
         let already = usize::from(old.is_some());
         until("a new table", || {
-            (tables(&folder) == already + 1).then_some(())
+            (tables(&folder).len() == already + 1).then_some(())
         });
         agent.kill();
         assert_eq!(view.position(), old);
         let agent = Agent::start(&place, &folder, address, "records_max = 1000");
         let (mut peer, hello) = Peer::accept(&listener);
         assert_eq!(hello.position, old);
-        assert_eq!(tables(&folder), already, "the half table is removed");
+        assert_eq!(tables(&folder).len(), already, "the half table is removed");
         assert_eq!(view.position(), old);
         model.serve(&mut peer, &hello);
         view.wait(model.position());
@@ -139,66 +136,10 @@ fn killed_in_the_middle_of_a_load_it_leaves_the_old_table_and_nothing_else() {
     }
 }
 
-/// A small tmpfs of its own; `None` where it cannot be mounted.
-struct SmallTmpfs(PathBuf);
-
-impl SmallTmpfs {
-    fn mount(path: PathBuf, mib: u64) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("size={mib}m");
-        let options = std::ffi::CString::new(options).unwrap();
-        match mount(
-            "tmpfs",
-            &path,
-            "tmpfs",
-            MountFlags::empty(),
-            options.as_c_str(),
-        ) {
-            Ok(()) => Some(Self(path)),
-            Err(error) => {
-                let required = std::env::var_os("LOCUS_REQUIRE_LAB").is_some();
-                assert!(!required, "cannot mount a tmpfs: {error}");
-                eprintln!("ignored: needs to mount a tmpfs: {error}");
-                None
-            }
-        }
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut filler = File::create(self.filler()).unwrap();
-        let block = vec![1; 4096];
-        while filler.write_all(&block).is_ok() {}
-    }
-
-    fn relieve(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-}
-
-impl Drop for SmallTmpfs {
-    fn drop(&mut self) {
-        unmount(&self.0, UnmountFlags::DETACH).ok();
-    }
-}
-
-fn tables(folder: &Path) -> usize {
-    let names = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name());
-    names
-        .filter(|name| name.to_string_lossy().starts_with("tbl."))
-        .count()
-}
-
 #[test]
 fn a_full_tmpfs_costs_freshness_never_an_answer() {
     let place = Place::new("full");
-    let Some(tmpfs) = SmallTmpfs::mount(place.path("table"), 64) else {
+    let Some(tmpfs) = SmallTmpfs::mount(place.path("table"), "size=64m") else {
         return;
     };
     let folder = tmpfs.0.clone();
@@ -248,7 +189,7 @@ fn a_full_tmpfs_costs_freshness_never_an_answer() {
         peer.send(&model.snapshot_begin());
         while peer.receive().is_some() {}
         assert_eq!(view.position(), Some(stopped), "round {round}");
-        assert_eq!(tables(&folder), 1, "what was begun is removed");
+        assert_eq!(tables(&folder).len(), 1, "what was begun is removed");
     }
     assert_eq!(
         agent.log().matches("a load failed").count(),
@@ -273,20 +214,25 @@ fn a_full_tmpfs_costs_freshness_never_an_answer() {
         assert_eq!(view.find(&aor).is_some(), known(&aor), "{aor}");
     }
 
+    let log = agent.log();
+    let refused: Vec<_> = log.lines().filter(|l| l.contains("cannot grow")).collect();
+    assert_eq!(refused.len(), 1, "it tried to grow: {log}");
+    assert!(refused[0].contains("mount -o remount,size="), "{log}");
+
     // Room again: the larger table is loaded, and the old one given back.
     tmpfs.relieve();
     let (mut peer, hello) = Peer::accept(&listener);
     model.serve(&mut peer, &hello);
     view.wait(model.position());
     assert_eq!(view.records(), model.records());
-    assert_eq!(tables(&folder), 1);
+    assert_eq!(tables(&folder).len(), 1);
     assert!(agent.terminate().success());
 }
 
 #[test]
 fn a_mount_that_is_too_small_is_named_with_what_it_needs() {
     let place = Place::new("small");
-    let Some(tmpfs) = SmallTmpfs::mount(place.path("table"), 16) else {
+    let Some(tmpfs) = SmallTmpfs::mount(place.path("table"), "size=16m") else {
         return;
     };
     let folder = tmpfs.0.clone();
@@ -325,7 +271,7 @@ fn a_mount_that_is_too_small_is_named_with_what_it_needs() {
     for part in [&what, &mount, settings, "no storage space"] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    assert_eq!(tables(&folder), 0);
+    assert_eq!(tables(&folder).len(), 0);
     assert!(agent.terminate().success());
 }
 

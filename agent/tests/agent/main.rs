@@ -3,6 +3,9 @@
 #![expect(clippy::panic, reason = "a failed step fails the test")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the agent's log")]
 
+mod audit;
 mod faults;
+mod growth;
+mod snapshot;
 mod story;
 mod support;

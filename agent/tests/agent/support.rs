@@ -3,7 +3,8 @@
 //! The master knows the wire and a table of its own as the model; it has no log and no timers.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
@@ -14,15 +15,20 @@ use std::thread;
 use std::time::Duration;
 
 use locus_agent::MappedFolder;
-use locus_proto::v1::{Heartbeat, Hello, Plan, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome};
+use locus_proto::v1::{
+    AuditAsk, AuditRecords, AuditScope, AuditSums, Heartbeat, Hello, Plan, SnapshotBegin,
+    SnapshotEnd, SnapshotPart, Welcome,
+};
 use locus_proto::{
     AorRecord, Asked, Binding, BootId, Change, ChangeOp, ContactChange, Deframer, Epoch, EpochId,
-    Frame, FrameHeader, FrameKind, Key, Level, Lineage, MasterTime, Message, NodeId, Owner,
-    Position, Registration, RegistrationReply, ReloadReason,
+    Frame, FrameHeader, FrameKind, Key, Level, Lineage, MasterTime, Message, NodeId, NodeStatus,
+    Owner, Position, Registration, RegistrationReply, ReloadReason,
 };
 use locus_table::{
-    FolderReader, Geometry, HeapMemory, Lookup, RecordBuffer, ScanCursor, TableKey, Writer,
+    FolderReader, Geometry, HeapMemory, Lookup, RecordBuffer, ScanCursor, ScanError, TableKey,
+    Writer,
 };
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const MASTER_NOW: MasterTime = MasterTime(1_700_000_000_000);
@@ -79,15 +85,32 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(place: &Place, folder: &Path, master: SocketAddr, more: &str) -> Self {
+        Self::start_in("lab", place, folder, master, more)
+    }
+
+    /// As [`Self::start`], in a cluster of that name.
+    pub(crate) fn start_in(
+        cluster: &str,
+        place: &Place,
+        folder: &Path,
+        master: SocketAddr,
+        more: &str,
+    ) -> Self {
         let config = place.path("agent.toml");
+        // Never into the machine's own folder.
+        let snapshots = if more.contains("snapshots") {
+            ""
+        } else {
+            "snapshots = \"\""
+        };
         let text = format!(
-            "cluster = \"lab\"\nnode = \"n1\"\nnode_id = 1\nlocsvc = [\"{master}\"]\nfolder = {folder:?}\n\
+            "{snapshots}\ncluster = \"{cluster}\"\nnode = \"n1\"\nnode_id = 1\nlocsvc = [\"{master}\"]\nfolder = {folder:?}\n\
              socket = {:?}\nrecord_bytes_mean = 256\n{more}\n",
             place.path("agent.sock")
         );
         fs::write(&config, text).unwrap();
         let log = place.path("agent.log");
-        let file = fs::File::options()
+        let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
@@ -244,6 +267,28 @@ impl Model {
         })
     }
 
+    /// Answers a question of an audit.
+    pub(crate) fn answer(&self, ask: &AuditAsk) -> Message {
+        let (reader, level) = (self.table.reader(), self.position().level);
+        let sums = |group, sums| Message::AuditSums(AuditSums { level, group, sums });
+        match ask.scope {
+            AuditScope::Groups => sums(None, reader.group_sums()),
+            AuditScope::Group(group) => sums(Some(group), reader.partition_sums(group)),
+            AuditScope::Partition(partition) => {
+                let (mut records, mut buffer) = (Vec::new(), RecordBuffer::new());
+                reader
+                    .partition_records(partition, &mut buffer, &mut records)
+                    .unwrap();
+                Message::AuditRecords(AuditRecords {
+                    level,
+                    partition,
+                    last: true,
+                    records,
+                })
+            }
+        }
+    }
+
     /// Takes a node in: the whole table, or the frames that it lacks, and a heartbeat.
     pub(crate) fn serve(&self, peer: &mut Peer, hello: &Hello) {
         match hello.position {
@@ -322,6 +367,24 @@ impl Peer {
                 return None;
             }
             self.deframer.handle_bytes(&buffer[..len]);
+        }
+    }
+
+    /// Answers an agent's questions, with a heartbeat behind each of its messages, until `done` says so.
+    pub(crate) fn follow<T>(
+        &mut self,
+        model: &Model,
+        mut done: impl FnMut(&Message) -> Option<T>,
+    ) -> T {
+        loop {
+            let message = self.receive().expect("a message");
+            if let Message::AuditAsk(ask) = &message {
+                self.send(&model.answer(ask));
+            }
+            if let Some(done) = done(&message) {
+                return done;
+            }
+            self.send(&model.heartbeat());
         }
     }
 
@@ -406,6 +469,15 @@ impl View {
         });
     }
 
+    /// Returns whether a look-up finds something, whatever it is.
+    pub(crate) fn holds(&mut self, aor: &str) -> bool {
+        match self.reader.lookup(key(aor).as_bytes(), &mut self.buffer) {
+            Lookup::Found(_) => true,
+            Lookup::Absent => false,
+            Lookup::Unavailable(reason) => panic!("{reason:?}"),
+        }
+    }
+
     pub(crate) fn state(&self) -> Option<&'static str> {
         self.reader.pulse().map(|pulse| pulse.state.as_str())
     }
@@ -422,19 +494,85 @@ impl View {
         }
     }
 
-    /// Returns every record, by key.
+    /// Returns every record of one generation, by key.
     pub(crate) fn records(&mut self) -> Vec<Change> {
-        let mut out = Vec::new();
-        let mut cursor = Some(ScanCursor::START);
-        while let Some(at) = cursor {
-            let buffer = &mut self.buffer;
-            let step = self
-                .reader
-                .with(|table| table.scan(at, 1 << 20, buffer, &mut out));
-            cursor = step.unwrap().unwrap();
-        }
+        let buffer = &mut self.buffer;
+        let scanned = self.reader.with(|table| {
+            let (mut out, mut cursor) = (Vec::new(), Some(ScanCursor::START));
+            while let Some(at) = cursor {
+                cursor = table.scan(at, 1 << 20, buffer, &mut out)?;
+            }
+            Ok::<_, ScanError>(out)
+        });
+        let mut out = scanned.unwrap().unwrap();
         out.sort_by(|a, b| a.key.cmp(&b.key));
         out
+    }
+}
+
+/// Returns a node's report; `None` if the message is another.
+pub(crate) fn status(message: &Message) -> Option<&NodeStatus> {
+    if let Message::Status(status) = message {
+        return Some(status);
+    }
+    None
+}
+
+/// Returns the tables in a folder.
+pub(crate) fn tables(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_table = |path: &PathBuf| {
+        let name = path.file_name().unwrap();
+        name.to_string_lossy().starts_with("tbl.")
+    };
+    paths.filter(is_table).collect()
+}
+
+/// A small tmpfs of its own; `None` where it cannot be mounted.
+pub(crate) struct SmallTmpfs(pub(crate) PathBuf);
+
+impl SmallTmpfs {
+    pub(crate) fn mount(path: PathBuf, options: &str) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let options = CString::new(options).unwrap();
+        match mount(
+            "tmpfs",
+            &path,
+            "tmpfs",
+            MountFlags::empty(),
+            options.as_c_str(),
+        ) {
+            Ok(()) => Some(Self(path)),
+            Err(error) => {
+                let required = std::env::var_os("LOCUS_REQUIRE_LAB").is_some();
+                assert!(!required, "cannot mount a tmpfs: {error}");
+                eprintln!("ignored: needs to mount a tmpfs: {error}");
+                None
+            }
+        }
+    }
+
+    /// Takes all the room that is left.
+    pub(crate) fn fill(&self) {
+        let mut filler = File::create(self.filler()).unwrap();
+        let block = vec![1; 4096];
+        while filler.write_all(&block).is_ok() {}
+    }
+
+    pub(crate) fn relieve(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for SmallTmpfs {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).ok();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{RECONNECT_MAX, RECONNECT_MIN, RELOAD_RETRY_MAX, RELOAD_RETRY_MIN};
+use super::{AUDIT_AGAIN, RECONNECT_MAX, RECONNECT_MIN, RELOAD_RETRY_MAX, RELOAD_RETRY_MIN};
 
 /// Doubles the wait with each failure in a row, and, apart from that, with each reload in a row.
 ///
@@ -54,6 +54,11 @@ impl Backoff {
         };
         let wait = connect.max(reload);
         wait / 2 + wait.mul_f64(self.draw() / 2.0)
+    }
+
+    /// Takes the end of an audit that was in vain; returns the time until the next.
+    pub(super) fn handle_refused_audit(&mut self) -> Duration {
+        AUDIT_AGAIN + AUDIT_AGAIN.mul_f64(self.draw() / 2.0)
     }
 
     /// Returns a number from zero to one; SplitMix64.

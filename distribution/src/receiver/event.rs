@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use locus_proto::{
     BootId, Change, Epoch, Frame, Level, MasterTime, NodeId, NodeName, NodeState, Position,
-    RegistrationReply, ReloadReason, v1,
+    RegistrationReply, ReloadReason, Root, v1,
 };
 use serde::{Deserialize, Serialize};
 
-/// Longest time from connection to Welcome.
-pub const GREETING_WAIT: Duration = Duration::from_secs(5);
+/// Longest time from connection to Welcome: a master that is frozen is left as soon as one that falls silent.
+pub const GREETING_WAIT: Duration = Duration::from_secs(3);
 /// Silence after which the table is called stale: six heartbeats.
 pub const STALE_AFTER: Duration = Duration::from_secs(3);
 /// Time without a matching heartbeat after which the table is no longer called coherent.
 pub const BEHIND_AFTER: Duration = Duration::from_secs(3);
-/// Silence after which a connection is given up.
-pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Silence after which a connection is given up: six heartbeats. Another master may be the active one.
+pub const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Time between reports.
 pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Time between reports while level or state change: whoever waits for a level need not wait a second.
@@ -34,6 +34,16 @@ pub const RELOAD_PROVEN: Duration = Duration::from_secs(60);
 pub const SNAPSHOT_RECORDS_SLACK: u64 = 1 << 20;
 /// Time for which an estimate of the master's clock is kept.
 pub const CLOCK_WINDOW: Duration = Duration::from_secs(2);
+/// Most partitions that an audit repairs, one in twenty; with more the table is loaded anew.
+pub const BAD_PARTITIONS_MAX: usize = 3_276;
+/// Most rounds of an audit; what differs still is loaded anew.
+pub const AUDIT_ROUNDS_MAX: u32 = 3;
+/// Most answers in a row whose level the table has passed already; then the audit is given up.
+pub const AUDIT_MISSES_MAX: u32 = 8;
+/// Longest time in which a question brings no answer, or an answer's level comes no nearer.
+pub const AUDIT_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Shortest time after a refusal before a node in doubt asks again; up to half as much is added by chance.
+pub const AUDIT_AGAIN: Duration = Duration::from_secs(30);
 
 /// What a receiver is told once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,10 +92,36 @@ pub enum Failure {
     Broken,
 }
 
+/// What became of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mended {
+    /// Records that were missing, surplus or different.
+    pub differing: u64,
+    /// Of these, how many are the master's now; zero if none was to be repaired.
+    pub repaired: u64,
+    /// Where the table stands now: level and epoch as before, the root of what it holds.
+    pub standing: Standing,
+}
+
+/// Why an audit began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditCause {
+    /// The content at some level was not the master's.
+    #[error("the content differs from the master's")]
+    Divergence,
+    /// Memory was found to hold something else than its sums say.
+    #[error("memory contradicts its sums")]
+    Memory,
+    /// An operator ordered it.
+    #[error("ordered by an operator")]
+    Order,
+}
+
 /// What the caller of a [`crate::Receiver`] has to do.
 ///
-/// [`Self::Apply`] and [`Self::FinishLoad`] are answered at once, before the next message is handed
-/// in: the table is memory and never waits.
+/// [`Self::Apply`], [`Self::FinishLoad`], [`Self::Compare`] and [`Self::Mend`] are answered at once, before
+/// the next message is handed in: the table is memory and never waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiverEvent {
     /// Connect to a master. Answered by one `handle_closed` if it fails, else by `handle_connected`
@@ -95,7 +131,13 @@ pub enum ReceiverEvent {
     Disconnect(DisconnectReason),
     /// Apply this frame and call `handle_applied`. An epoch's frame has no change: it moves the
     /// position alone.
-    Apply(Frame),
+    Apply {
+        /// The frame.
+        frame: Frame,
+        /// Whether its roots must be the table's. Otherwise the content is in doubt: what is there follows
+        /// the frame's changes, and the answer says which root that gives.
+        checked: bool,
+    },
     /// Make an empty table, beside the old one, which goes on answering.
     BeginLoad {
         /// Secret of the cluster's tables.
@@ -112,6 +154,43 @@ pub enum ReceiverEvent {
     FinishLoad(Position),
     /// Drop the new table.
     AbortLoad,
+    /// Compare these sums of the master, which are true at the table's level, with the table's own, and
+    /// call `handle_compared` with the indexes of those that differ, ascending. A partition whose memory is
+    /// in doubt differs also if what memory gives is not the master's; its stored sum may be wrong as well.
+    Compare {
+        /// The group whose 256 partitions these are; `None` for the sums of the 256 groups.
+        group: Option<u8>,
+        /// 256 sums.
+        sums: Vec<Root>,
+    },
+    /// Compare all records of a partition, at the table's level, with what memory holds, and call
+    /// `handle_mended`.
+    Mend {
+        /// The partition.
+        partition: u16,
+        /// All that the master holds in it, each a put at its own level.
+        records: Vec<Change>,
+        /// Whether to install what differs, at the unchanged level; else only count.
+        repair: bool,
+    },
+    /// Read all memory again and compare it with its sums; partitions that contradict theirs are in doubt
+    /// from then on. Answered by one `handle_scrubbed`, sometime, even if the table is replaced meanwhile.
+    Scrub,
+    /// An audit has ended.
+    Audited {
+        /// Why it began.
+        cause: AuditCause,
+        /// How it ended.
+        verdict: v1::AuditVerdict,
+        /// Level of the last comparison.
+        level: Level,
+        /// Partitions that differed.
+        partitions: u32,
+        /// Records in them that differed.
+        differing: u64,
+        /// Of these, how many were repaired.
+        repaired: u64,
+    },
     /// The master's answer to a registration.
     Registered {
         /// Ticket of the request.
@@ -145,6 +224,15 @@ pub enum DisconnectReason {
     /// The table could not be loaded.
     #[error("the table could not be loaded: {0}")]
     Load(Failure),
+    /// The table could not be compared with the master's, or repaired.
+    #[error("the table could not be audited: {0}")]
+    Audit(Failure),
+    /// A question of an audit was not answered.
+    #[error("no answer to an audit's question within {} s", AUDIT_ANSWER_MAX.as_secs())]
+    Unanswered,
+    /// So much differs, or goes on differing, that the table is loaded anew.
+    #[error("the content differs too much from the master's to be repaired")]
+    Unrepairable,
     /// The master was at fault; `handle_message` has returned how.
     #[error("the master's message was refused")]
     Refused,
@@ -171,7 +259,10 @@ pub enum StateReason {
     /// Nothing has been heard for a while.
     #[error("no word from the master for {} s", STALE_AFTER.as_secs())]
     Silent,
-    /// The content contradicts the master's.
+    /// The content contradicts the master's somewhere; it answers meanwhile.
+    #[error("the content differs from the master's and is being audited")]
+    Doubted,
+    /// The content contradicts the master's, and cannot be repaired.
     #[error("the content differs from the master's")]
     RootMismatch,
     /// The table failed.
@@ -195,7 +286,7 @@ pub enum MasterError {
     /// Its newest epoch is not newer than the one this node follows, nor a successor of it.
     #[error(
         "the master is at epoch {theirs}, this node has followed epoch {ours}: another or an older \
-         master's data; to follow it, stop the agent, empty its table folder and start it again"
+         master's data; to follow it, stop the agent, empty its folders of table and snapshots and start it again"
     )]
     OtherMaster {
         /// Its newest epoch.
@@ -227,6 +318,12 @@ pub enum MasterError {
     /// A snapshot that breaks its own announcement.
     #[error("a snapshot that breaks its announcement: {what}")]
     Snapshot {
+        /// How.
+        what: &'static str,
+    },
+    /// An answer to an audit's question that does not fit it.
+    #[error("an answer that does not fit an audit's question: {what}")]
+    Audit {
         /// How.
         what: &'static str,
     },

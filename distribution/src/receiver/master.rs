@@ -1,7 +1,7 @@
 //! What the messages of a master do to the receiver; it decides neither when to connect nor the state.
 
 use locus_proto::{
-    Frame, FrameKind, Level, MasterTime, Message, Position, ReloadReason, Timestamp, Verdict,
+    Frame, FrameKind, MasterTime, Message, Position, Timestamp, Verdict,
     v1::{Heartbeat, Plan, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
 };
 
@@ -10,8 +10,8 @@ use super::load::Load;
 use super::state::millis;
 use super::timer::Timer;
 use super::{
-    BEHIND_AFTER, Content, MasterError, Phase, RELOAD_PROVEN, Receiver, ReceiverEvent, Standing,
-    StateReason,
+    BEHIND_AFTER, Content, MasterError, Owed, Phase, RELOAD_PROVEN, Receiver, ReceiverEvent,
+    Standing,
 };
 use crate::message::noun;
 
@@ -28,6 +28,16 @@ impl Receiver {
                 Phase::Following | Phase::Awaiting | Phase::Loading(_),
             ) => self.handle_heartbeat(now, heartbeat),
             (Message::Frame(frame), Phase::Following) => self.handle_frame(frame),
+            (Message::AuditSums(sums), Phase::Following) => self.handle_sums(now, sums),
+            (Message::AuditRecords(part), Phase::Following) => self.handle_records(now, part),
+            (Message::AuditRefused(refusal), Phase::Following) => self.handle_refused(now, refusal),
+            (
+                Message::AuditOrder(order),
+                Phase::Following | Phase::Awaiting | Phase::Loading(_),
+            ) => {
+                self.handle_order(order);
+                Ok(())
+            }
             (Message::Frame(frame), Phase::Loading(load)) => {
                 if load.handle_frame(&frame, &mut self.lineage)? && !frame.changes.is_empty() {
                     self.events.push_back(ReceiverEvent::LoadFrame(frame));
@@ -89,10 +99,7 @@ impl Receiver {
                 let behind = mine.level < head.level || mine.epoch != head.epoch;
                 self.progress.since = behind.then_some(now);
             }
-            Plan::Reload(reason) => {
-                if reason == ReloadReason::RootMismatch {
-                    self.content = Content::Wrong(StateReason::RootMismatch);
-                }
+            Plan::Reload(_) => {
                 self.phase = Phase::Awaiting;
                 self.matched_at = None;
                 self.progress.since = Some(now);
@@ -133,11 +140,14 @@ impl Receiver {
         if theirs > ours || head.epoch != mine.epoch {
             return Err(self.gap(mine, head.level)); // it comes behind every frame up to its position
         }
-        if head.root != mine.root {
-            self.content = Content::Wrong(StateReason::RootMismatch);
-            return Err(MasterError::RootMismatch { level: mine.level });
+        let matches = head.root == mine.root;
+        if matches {
+            self.matched(now, time);
+        } else {
+            self.counters.root_mismatches_total += u64::from(self.doubted().is_none());
+            self.doubt(mine);
         }
-        self.matched(now, time);
+        self.settle_audit(now, matches);
         Ok(())
     }
 
@@ -165,15 +175,18 @@ impl Receiver {
         let Some(mine) = self.position() else {
             return Err(MasterError::Unexpected { message: "frame" });
         };
+        let doubted = self.doubted().is_some();
         match follow::judge(mine, &mut self.lineage, &frame) {
+            // The node's own root says nothing. Nor need the master's stay as it is where an epoch begins: its
+            // last life may have named a wrong one.
+            Ruling::RootMismatch if doubted => {
+                self.apply(frame, false, None);
+                Ok(())
+            }
             Ruling::Apply => {
-                if frame.header.kind == FrameKind::Epoch {
-                    // Another writer's clock may have resumed earlier than its predecessor's ended: what
-                    // it wrote since is not here yet.
-                    self.complete_until = self.complete_until.min(frame.header.time);
-                }
-                self.owed = Some(frame.header.after());
-                self.events.push_back(ReceiverEvent::Apply(frame));
+                let again = !doubted && self.is_suspect_at(mine.level);
+                let again = again.then(|| frame.clone());
+                self.apply(frame, !doubted, again);
                 Ok(())
             }
             Ruling::Ignore => {
@@ -181,11 +194,33 @@ impl Receiver {
                 Ok(())
             }
             Ruling::Gap => Err(self.gap(mine, frame.header.from)),
-            Ruling::RootMismatch => {
-                self.suspect(Content::Wrong(StateReason::RootMismatch));
-                Err(MasterError::RootMismatch { level: mine.level })
+            Ruling::RootMismatch if self.suspect() => {
+                self.counters.root_mismatches_total += 1;
+                self.apply_in_doubt(frame);
+                Ok(())
             }
+            Ruling::RootMismatch => Err(MasterError::RootMismatch { level: mine.level }),
         }
+    }
+
+    /// Applies a frame as it is: its content has not fitted twice at this level.
+    pub(super) fn apply_in_doubt(&mut self, frame: Frame) {
+        if let Some(mine) = self.position() {
+            self.doubt(mine);
+        }
+        self.apply(frame, false, None);
+    }
+
+    fn apply(&mut self, frame: Frame, checked: bool, again: Option<Frame>) {
+        if frame.header.kind == FrameKind::Epoch {
+            // Another writer's clock may have resumed earlier than its predecessor's ended: what it wrote
+            // since is not here yet.
+            self.complete_until = self.complete_until.min(frame.header.time);
+        }
+        let at = frame.header.after();
+        self.owed = Some(Owed::Applied { at, checked, again });
+        self.events
+            .push_back(ReceiverEvent::Apply { frame, checked });
     }
 
     fn handle_begin(&mut self, begin: SnapshotBegin) -> Result<(), MasterError> {
@@ -202,7 +237,9 @@ impl Receiver {
     /// Takes in where the table stands now.
     pub(super) fn stand(&mut self, standing: Standing) {
         self.standing = Some(standing);
-        self.content = Content::Good;
+        if let Content::Suspect(_) = self.content {
+            self.content = Content::Good; // what followed has fitted
+        }
         let Position { epoch, level, .. } = standing.position;
         self.master_level = self.master_level.max(level); // the master was there before
         if self
@@ -217,28 +254,8 @@ impl Receiver {
         if let Phase::Loading(load) = &self.phase
             && let Some(position) = load.whole()
         {
-            self.owed = Some(position);
+            self.owed = Some(Owed::Loaded(position));
             self.events.push_back(ReceiverEvent::FinishLoad(position));
-        }
-    }
-
-    /// What came did not fit. Once may be the connection's fault and a new greeting mends it; twice at one
-    /// level, with no matching heartbeat in between, the table is `verdict`.
-    pub(super) fn suspect(&mut self, verdict: Content) {
-        let level = self.position().map_or(Level::ZERO, |mine| mine.level);
-        self.content = match self.content {
-            Content::Suspect(before) if before == level => verdict,
-            Content::Good | Content::Suspect(_) => Content::Suspect(level),
-            Content::Stuck | Content::Wrong(_) => self.content,
-        };
-    }
-
-    fn gap(&mut self, mine: Position, got: Level) -> MasterError {
-        self.suspect(Content::Stuck);
-        MasterError::Gap {
-            epoch: mine.epoch,
-            have: mine.level,
-            got,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Keeps a node's table a prefix of the master's log; it holds no record and applies nothing itself.
 
+mod audit;
 mod backoff;
 mod clock;
+mod content;
 mod event;
 mod follow;
 mod load;
@@ -10,24 +12,28 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod walk;
 
 pub use event::{
-    BEHIND_AFTER, CLOCK_WINDOW, DisconnectReason, Failure, GREETING_WAIT, MasterError, Pulse,
-    RECONNECT_MAX, RECONNECT_MIN, RELOAD_PROVEN, RELOAD_RETRY_MAX, RELOAD_RETRY_MIN, Recalled,
-    ReceiverConfig, ReceiverEvent, SILENCE_MAX, SNAPSHOT_RECORDS_SLACK, STALE_AFTER, STATUS_EVERY,
-    STATUS_SOON, Standing, StateReason,
+    AUDIT_AGAIN, AUDIT_ANSWER_MAX, AUDIT_MISSES_MAX, AUDIT_ROUNDS_MAX, AuditCause,
+    BAD_PARTITIONS_MAX, BEHIND_AFTER, CLOCK_WINDOW, DisconnectReason, Failure, GREETING_WAIT,
+    MasterError, Mended, Pulse, RECONNECT_MAX, RECONNECT_MIN, RELOAD_PROVEN, RELOAD_RETRY_MAX,
+    RELOAD_RETRY_MIN, Recalled, ReceiverConfig, ReceiverEvent, SILENCE_MAX, SNAPSHOT_RECORDS_SLACK,
+    STALE_AFTER, STATUS_EVERY, STATUS_SOON, Standing, StateReason,
 };
 
 use std::collections::VecDeque;
 
 use backoff::Backoff;
 use clock::MasterClock;
+use content::Content;
 use load::Load;
 use locus_proto::{
-    Epoch, Level, Lineage, MasterTime, Message, NodeState, Position, Timestamp,
+    Epoch, Frame, Level, Lineage, MasterTime, Message, NodeState, Position, TableHealth, Timestamp,
     v1::{Hello, Plan},
 };
 use timer::{Timer, Timers};
+use walk::Walk;
 
 use crate::ReceiverCounters;
 
@@ -42,8 +48,14 @@ pub struct Receiver {
     standing: Option<Standing>,
     content: Content,
     phase: Phase,
-    /// What the table owes an answer for, and where it must stand then.
-    owed: Option<Position>,
+    /// What the table owes an answer for.
+    owed: Option<Owed>,
+    /// The audit under way; only while the log is followed.
+    audit: Option<Walk>,
+    /// Memory was found to contradict its sums, and no audit has begun since.
+    memory_doubted: bool,
+    /// A reading of all memory has not been answered yet.
+    scrub_owed: bool,
     /// Newest epoch of any master that was followed.
     followed: Option<Epoch>,
     /// Of the master that is followed; grows with the epochs' first frames.
@@ -67,20 +79,28 @@ pub struct Receiver {
     events: VecDeque<ReceiverEvent>,
     transmits: VecDeque<Message>,
     counters: ReceiverCounters,
+    /// What the table's owner says of its memory, for the reports.
+    health: TableHealth,
 }
 
-/// What is known of the content of the node's own table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content {
-    /// Nothing against it.
-    Good,
-    /// What the master sent did not fit at this level: once may be the connection's fault.
-    Suspect(Level),
-    /// Right as far as it goes, but nothing can follow: no room, or a gap twice at one level. It answers
-    /// until another one is loaded.
-    Stuck,
-    /// Not the master's: the node does not answer from it.
-    Wrong(StateReason),
+/// What the table owes an answer for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Owed {
+    /// A frame.
+    Applied {
+        /// Where the table must stand then.
+        at: Position,
+        /// Whether with that root.
+        checked: bool,
+        /// The frame, if its content did not fit before: now it is applied as it is.
+        again: Option<Frame>,
+    },
+    /// The end of a load, and where the new table must stand then.
+    Loaded(Position),
+    /// Which sums differ.
+    Compared,
+    /// What became of a partition.
+    Mended,
 }
 
 #[derive(Debug)]
@@ -136,6 +156,9 @@ impl Receiver {
             content: Content::Good,
             phase: Phase::Offline,
             owed: None,
+            audit: None,
+            memory_doubted: false,
+            scrub_owed: false,
             followed: standing.map(|standing| standing.position.epoch),
             lineage: Lineage::default(),
             plan: Plan::Continue,
@@ -155,6 +178,7 @@ impl Receiver {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             counters: ReceiverCounters::default(),
+            health: TableHealth::default(),
             config,
         }
     }
@@ -195,9 +219,26 @@ impl Receiver {
         outcome
     }
 
+    /// Takes that messages of the master wait with the caller, because the table cannot take them yet: the
+    /// memory for the one that [`ReceiverEvent::BeginLoad`] announced is still coming, or the one that answers
+    /// grows. This is no silence; but what answers becomes stale.
+    ///
+    /// To be called at least each second meanwhile; it counts for nothing before the master's welcome.
+    pub fn handle_held(&mut self, now: Timestamp) {
+        match self.phase {
+            Phase::Loading(_) => self.heard(now),
+            Phase::Following | Phase::Awaiting => {
+                self.timers.set(Timer::Silence, now.plus(SILENCE_MAX));
+            }
+            Phase::Offline | Phase::Connecting | Phase::Greeting | Phase::Closing => {}
+        }
+        self.settle(now);
+    }
+
     /// Takes the end of a connection, or that none could be made.
     pub fn handle_closed(&mut self, now: Timestamp) {
         self.abort_load();
+        self.cut_audit();
         self.phase = Phase::Offline;
         self.stop_connection_timers();
         let wait = self.backoff.handle_closed();
@@ -207,13 +248,16 @@ impl Receiver {
 
     /// Takes the answer to [`ReceiverEvent::Apply`]: where the table stands now.
     pub fn handle_applied(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
-        let Some(expected) = self.owed.take() else {
+        let applied = |owed: &mut Owed| matches!(owed, Owed::Applied { .. });
+        let Some(Owed::Applied { at, checked, again }) = self.owed.take_if(applied) else {
             return; // nothing was asked
         };
         let failure = match outcome {
             Ok(standing) => {
+                let Position { epoch, level, root } = standing.position;
                 self.stand(standing);
-                if standing.position == expected {
+                if (epoch, level) == (at.epoch, at.level) && (!checked || root == at.root) {
+                    self.use_answer(now);
                     self.settle(now);
                     return;
                 }
@@ -222,10 +266,19 @@ impl Receiver {
             Err(failure) => failure,
         };
         self.counters.applies_failed_total += 1;
-        match failure {
-            Failure::RootMismatch => self.suspect(Content::Wrong(StateReason::RootMismatch)),
-            Failure::Full => self.content = Content::Stuck,
-            Failure::Broken => self.content = Content::Wrong(StateReason::Broken),
+        match (failure, again) {
+            (Failure::RootMismatch, Some(frame)) => {
+                self.apply_in_doubt(frame);
+                self.settle(now);
+                return;
+            }
+            (Failure::RootMismatch, None) => {
+                if self.suspect() {
+                    self.content = Content::Wrong(StateReason::RootMismatch);
+                }
+            }
+            (Failure::Full, _) => self.content = Content::Stuck,
+            (Failure::Broken, _) => self.content = Content::Wrong(StateReason::Broken),
         }
         self.disconnect(DisconnectReason::Apply(failure));
         self.settle(now);
@@ -235,12 +288,13 @@ impl Receiver {
     ///
     /// A failure may come at any earlier point of a load too. The old table then goes on answering.
     pub fn handle_loaded(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
-        let expected = self.owed.take();
-        let failure = match (outcome, expected) {
-            (Ok(_), None) => return, // nothing was asked
-            (Ok(standing), Some(expected)) => {
+        let loaded = |owed: &mut Owed| matches!(owed, Owed::Loaded(_));
+        let failure = match (outcome, self.owed.take_if(loaded)) {
+            (Ok(standing), Some(Owed::Loaded(at))) => {
                 self.stand(standing);
-                if standing.position == expected {
+                if standing.position == at {
+                    self.content = Content::Good;
+                    self.memory_doubted = false;
                     self.loaded_at = Some(now);
                     self.progress.reloads_total += 1;
                     if let Phase::Loading(_) = self.phase {
@@ -252,6 +306,7 @@ impl Receiver {
                 self.content = Content::Wrong(StateReason::Broken); // not what it was asked for
                 Failure::Broken
             }
+            (Ok(_), _) => return, // nothing was asked
             (Err(failure), _) => failure,
         };
         if let Phase::Loading(_) = self.phase {
@@ -273,7 +328,12 @@ impl Receiver {
                     self.counters.silent_total += 1;
                     self.disconnect(DisconnectReason::Silent);
                 }
+                Timer::Answer => {
+                    self.counters.audit_unanswered_total += 1;
+                    self.disconnect(DisconnectReason::Unanswered);
+                }
                 Timer::Stale | Timer::Behind => {} // the state is judged below
+                Timer::AskAgain => {}              // the next heartbeat shows whether it must
                 Timer::Status => self.report(now),
             }
         }
@@ -303,15 +363,6 @@ impl Receiver {
     /// Returns where the table stands; `None` if there is none.
     pub fn position(&self) -> Option<Position> {
         self.standing.map(|standing| standing.position)
-    }
-
-    /// Returns where the table stands if changes can follow: what is wrong or stuck is not presented, and
-    /// the master sends the whole table.
-    fn presentable(&self) -> Option<Position> {
-        match self.content {
-            Content::Good | Content::Suspect(_) => self.position(),
-            Content::Stuck | Content::Wrong(_) => None,
-        }
     }
 
     /// Returns whether a master has taken the node in: only then it takes registrations.
@@ -352,6 +403,7 @@ impl Receiver {
             MasterError::Gap { .. } => counters.gaps_total += 1,
             MasterError::RootMismatch { .. } => counters.root_mismatches_total += 1,
             MasterError::Snapshot { .. } => counters.snapshots_refused_total += 1,
+            MasterError::Audit { .. } => counters.audit_answers_refused_total += 1,
             MasterError::Busy => counters.busy_total += 1,
         }
     }
@@ -364,6 +416,7 @@ impl Receiver {
 
     fn disconnect(&mut self, reason: DisconnectReason) {
         self.abort_load();
+        self.cut_audit();
         self.phase = Phase::Closing;
         self.stop_connection_timers();
         self.events.push_back(ReceiverEvent::Disconnect(reason));
@@ -377,7 +430,13 @@ impl Receiver {
     }
 
     fn stop_connection_timers(&mut self) {
-        for timer in [Timer::Welcome, Timer::Silence, Timer::Status] {
+        for timer in [
+            Timer::Welcome,
+            Timer::Silence,
+            Timer::Status,
+            Timer::Answer,
+            Timer::AskAgain, // another connection, perhaps another master
+        ] {
             self.timers.stop(timer);
         }
     }

@@ -1,6 +1,6 @@
 //! The state of the table, and the reports of it; it hears no message.
 
-use locus_proto::{Level, Message, NodeState, NodeStatus, Timestamp, v1::Plan};
+use locus_proto::{Message, NodeState, NodeStatus, Timestamp, v1::Plan};
 
 use super::timer::Timer;
 use super::{
@@ -37,7 +37,11 @@ impl Receiver {
         match (self.standing, self.content) {
             (None, _) => NodeState::Loading,
             (Some(_), Content::Wrong(_)) => NodeState::Inconsistent,
-            (Some(_), Content::Good | Content::Suspect(_) | Content::Stuck) => {
+            // In doubt there is no match, and hence no coherence.
+            (
+                Some(_),
+                Content::Good | Content::Suspect(_) | Content::Doubted(_) | Content::Stuck,
+            ) => {
                 let matched = self.matched_at.is_some_and(|at| recent(at, BEHIND_AFTER));
                 match (recent(self.heard_at, STALE_AFTER), matched) {
                     (false, _) => NodeState::Stale,
@@ -56,14 +60,12 @@ impl Receiver {
             (_, _, _) if self.state == NodeState::Coherent && self.matched_at.is_some() => {
                 StateReason::Behind
             }
-            (_, _, Plan::Reload(why)) => match self.phase {
-                Phase::Awaiting | Phase::Loading(_) => StateReason::Reloading(why),
-                Phase::Offline
-                | Phase::Connecting
-                | Phase::Greeting
-                | Phase::Following
-                | Phase::Closing => StateReason::Loaded,
+            (_, content, Plan::Reload(why)) => match (&self.phase, content) {
+                (Phase::Awaiting | Phase::Loading(_), _) => StateReason::Reloading(why),
+                (_, Content::Doubted(_)) => StateReason::Doubted,
+                (_, _) => StateReason::Loaded,
             },
+            (_, Content::Doubted(_), Plan::Continue) => StateReason::Doubted,
             (_, _, Plan::Continue) => StateReason::CatchingUp,
         }
     }
@@ -78,14 +80,13 @@ impl Receiver {
             reloads_total: self.progress.reloads_total,
             last_sync_ms: self.progress.last_ms,
             refused_total: self.counters.refused_total(),
+            audits_total: self.counters.audits_total,
+            repaired_total: self.counters.repaired_total,
+            health: self.health,
         };
         self.transmits.push_back(Message::Status(status));
         self.reported = (now, self.level(), self.state);
         self.timers.set(Timer::Status, now.plus(STATUS_EVERY));
-    }
-
-    fn level(&self) -> Level {
-        self.position().map_or(Level::ZERO, |mine| mine.level)
     }
 }
 

@@ -7,11 +7,15 @@ use locus_proto::{
     BootId, Change, ChangeOp, Epoch, EpochId, Frame, FrameHeader, FrameKind, Key, Level, Lineage,
     MasterTime, Message, NodeId, NodeState, Position, Refusal, RegistrationReply, ReloadReason,
     Root, Timestamp, Verdict,
-    v1::{Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
+    v1::{
+        AuditRefusal, Heartbeat, Hello, Plan, Rejection, SnapshotBegin, SnapshotEnd, SnapshotPart,
+        Welcome,
+    },
 };
 
 use super::*;
 
+mod audit;
 mod doubt;
 
 type Input<'a> = &'a dyn Fn(&mut Receiver);
@@ -146,12 +150,17 @@ fn drain(receiver: &mut Receiver) -> Vec<&'static str> {
         words.push(match event {
             ReceiverEvent::Connect => "connect",
             ReceiverEvent::Disconnect(_) => continue, // it shows in the phase
-            ReceiverEvent::Apply(_) => "apply",
+            ReceiverEvent::Apply { checked: true, .. } => "apply",
+            ReceiverEvent::Apply { checked: false, .. } => "apply-unchecked",
             ReceiverEvent::BeginLoad { .. } => "begin-load",
             ReceiverEvent::LoadRecords(_) => "load-records",
             ReceiverEvent::LoadFrame(_) => "load-frame",
             ReceiverEvent::FinishLoad(_) => "finish-load",
             ReceiverEvent::AbortLoad => "abort-load",
+            ReceiverEvent::Compare { .. } => "compare",
+            ReceiverEvent::Mend { .. } => "mend",
+            ReceiverEvent::Scrub => "scrub",
+            ReceiverEvent::Audited { .. } => "audited",
             ReceiverEvent::Registered { .. } => "registered",
             ReceiverEvent::StateChanged { .. } => continue, // the other table's affair
         });
@@ -290,42 +299,59 @@ fn every_phase_and_every_message() {
                 reply: RegistrationReply::Refused(Refusal::TooMany),
             },
         ),
+        (
+            "sums, not asked for",
+            Message::AuditSums(audit::sums(None, 10)),
+        ),
+        (
+            "audit's records, not asked for",
+            Message::AuditRecords(audit::records(1, 10, 1)),
+        ),
+        (
+            "audit refused, not asked for",
+            Message::AuditRefused(AuditRefusal::Majority),
+        ),
+        ("audit ordered", audit::order(true)),
         ("hello", Message::Hello(hello)),
     ];
     let expected = "
-                            | greeting  | following  | awaiting   | records      | replay
-welcome, continue           | following | refused    | refused    | refused      | refused
-welcome, reload             | awaiting  | refused    | refused    | refused      | refused
-welcome, newer epoch        | following | refused    | refused    | refused      | refused
-welcome, older epoch        | refused   | refused    | refused    | refused      | refused
-welcome, epoch's twin       | refused   | refused    | refused    | refused      | refused
-welcome, impossible         | refused   | refused    | refused    | refused      | refused
-rejection                   | refused   | refused    | refused    | refused      | refused
-frame 10 to 12              | refused   | apply      | refused    | refused      | .
-frame 9 to 10               | refused   | .          | refused    | refused      | .
-frame 11 to 12              | refused   | refused    | refused    | refused      | .
-frame 10 to 12, other root  | refused   | refused    | refused    | refused      | .
-frame of the past epoch     | refused   | .          | refused    | refused      | .
-frame of a strange epoch    | refused   | refused    | refused    | refused      | refused
-epoch 3 begins at 10        | refused   | apply      | refused    | refused      | refused
-epoch 3 begins at 20        | refused   | refused    | refused    | refused      | .
-frame 20 to 25              | refused   | refused    | refused    | refused      | load-frame
-frame 20 to 30              | refused   | refused    | refused    | refused      | load-frame finish-load
-frame 20 to 31              | refused   | refused    | refused    | refused      | refused
-heartbeat at 10             | refused   | .          | .          | .            | .
-heartbeat at 10, other root | refused   | refused    | .          | .            | .
-heartbeat at 9              | refused   | .          | .          | .            | .
-heartbeat at 20             | refused   | refused    | .          | .            | .
-snapshot begins at 20       | refused   | refused    | begin-load | refused      | refused
-snapshot begins at 19       | refused   | refused    | refused    | refused      | refused
-records                     | refused   | refused    | refused    | load-records | refused
-snapshot ends at 20         | refused   | refused    | refused    | finish-load  | refused
-snapshot ends at 19         | refused   | refused    | refused    | refused      | refused
-registered                  | refused   | registered | registered | registered   | registered
-hello                       | refused   | refused    | refused    | refused      | refused
+                               | greeting  | following  | awaiting   | records      | replay
+welcome, continue              | following | refused    | refused    | refused      | refused
+welcome, reload                | awaiting  | refused    | refused    | refused      | refused
+welcome, newer epoch           | following | refused    | refused    | refused      | refused
+welcome, older epoch           | refused   | refused    | refused    | refused      | refused
+welcome, epoch's twin          | refused   | refused    | refused    | refused      | refused
+welcome, impossible            | refused   | refused    | refused    | refused      | refused
+rejection                      | refused   | refused    | refused    | refused      | refused
+frame 10 to 12                 | refused   | apply      | refused    | refused      | .
+frame 9 to 10                  | refused   | .          | refused    | refused      | .
+frame 11 to 12                 | refused   | refused    | refused    | refused      | .
+frame 10 to 12, other root     | refused   | refused    | refused    | refused      | .
+frame of the past epoch        | refused   | .          | refused    | refused      | .
+frame of a strange epoch       | refused   | refused    | refused    | refused      | refused
+epoch 3 begins at 10           | refused   | apply      | refused    | refused      | refused
+epoch 3 begins at 20           | refused   | refused    | refused    | refused      | .
+frame 20 to 25                 | refused   | refused    | refused    | refused      | load-frame
+frame 20 to 30                 | refused   | refused    | refused    | refused      | load-frame finish-load
+frame 20 to 31                 | refused   | refused    | refused    | refused      | refused
+heartbeat at 10                | refused   | .          | .          | .            | .
+heartbeat at 10, other root    | refused   | .          | .          | .            | .
+heartbeat at 9                 | refused   | .          | .          | .            | .
+heartbeat at 20                | refused   | refused    | .          | .            | .
+snapshot begins at 20          | refused   | refused    | begin-load | refused      | refused
+snapshot begins at 19          | refused   | refused    | refused    | refused      | refused
+records                        | refused   | refused    | refused    | load-records | refused
+snapshot ends at 20            | refused   | refused    | refused    | finish-load  | refused
+snapshot ends at 19            | refused   | refused    | refused    | refused      | refused
+registered                     | refused   | registered | registered | registered   | registered
+sums, not asked for            | refused   | refused    | refused    | refused      | refused
+audit's records, not asked for | refused   | refused    | refused    | refused      | refused
+audit refused, not asked for   | refused   | refused    | refused    | refused      | refused
+audit ordered                  | refused   | scrub      | .          | .            | .
+hello                          | refused   | refused    | refused    | refused      | refused
 ";
     let mut table = format!(
-        "\n{:27} | {:9} | {:10} | {:10} | {:12} | {}\n",
+        "\n{:30} | {:9} | {:10} | {:10} | {:12} | {}\n",
         "", "greeting", "following", "awaiting", "records", "replay"
     );
     for (name, message) in inputs {
@@ -334,7 +360,7 @@ hello                       | refused   | refused    | refused    | refused     
             assert_eq!(cell(deaf), ".", "{name}: nothing is heard while {deaf}");
         }
         let [a, b, c, d, e] = ["greeting", "following", "awaiting", "records", "replay"].map(cell);
-        writeln!(table, "{name:27} | {a:9} | {b:10} | {c:10} | {d:12} | {e}").unwrap();
+        writeln!(table, "{name:30} | {a:9} | {b:10} | {c:10} | {d:12} | {e}").unwrap();
     }
     assert_eq!(table, expected, "{table}");
 }
@@ -369,9 +395,12 @@ fn every_phase_and_everything_else() {
     let inputs: [(&str, Input<'_>); 8] = [
         ("closed", &|r| r.handle_closed(NOW)),
         ("2 s pass", &|r| later(r, 2_000)),
-        ("4,999 ms pass", &|r| later(r, 4_999)),
-        ("5 s pass", &|r| later(r, 5_000)),
-        ("10 s pass", &|r| later(r, 10_000)),
+        ("2,999 ms pass", &|r| later(r, 2_999)),
+        ("3 s pass", &|r| later(r, 3_000)),
+        ("3 s held back", &|r| {
+            r.handle_held(NOW.plus(Duration::from_secs(2)));
+            later(r, 3_000);
+        }),
         ("applied, not asked", &|r| {
             r.handle_applied(NOW, Ok(standing(at(epoch(2, 2), 12))));
         }),
@@ -384,9 +413,9 @@ fn every_phase_and_everything_else() {
                    | offline | connecting | greeting | following | awaiting | records | replay  | closing
 closed             | .       | offline    | offline  | offline   | offline  | offline | offline | offline
 2 s pass           | connect | .          | .        | .         | .        | .       | .       | .
-4,999 ms pass      | connect | .          | .        | .         | .        | .       | .       | .
-5 s pass           | connect | .          | refused  | .         | .        | .       | .       | .
-10 s pass          | connect | .          | refused  | refused   | refused  | refused | refused | .
+2,999 ms pass      | connect | .          | .        | .         | .        | .       | .       | .
+3 s pass           | connect | .          | refused  | refused   | refused  | refused | refused | .
+3 s held back      | connect | .          | refused  | .         | .        | .       | .       | .
 applied, not asked | .       | .          | .        | .         | .        | .       | .       | .
 loaded, not asked  | .       | .          | .        | .         | .        | .       | .       | .
 load failed        | .       | .          | .        | .         | .        | refused | refused | .
@@ -423,7 +452,10 @@ fn in_state(state: NodeState) -> Receiver {
     }
     match state {
         NodeState::Coherent => say(&mut r, heartbeat(mine())),
-        NodeState::Inconsistent => say(&mut r, heartbeat(other_content(mine()))),
+        NodeState::Inconsistent => {
+            say(&mut r, frame(epoch(2, 2), 10, 12));
+            r.handle_applied(NOW, Err(Failure::Broken));
+        }
         NodeState::Loading | NodeState::Resync | NodeState::Stale | NodeState::Draining => {}
     }
     assert_eq!(r.state(), state);
@@ -457,12 +489,9 @@ fn every_state_of_the_table() {
         drop(r.handle_message(NOW, frame(epoch(2, 2), 10, 12)));
         r.handle_applied(NOW, Err(failure));
     };
-    let inputs: [(&str, Input<'_>); 14] = [
+    let inputs: [(&str, Input<'_>); 13] = [
         ("welcome, continue", &|r| again(r, Plan::Continue, ten)),
         ("welcome, reload", &|r| again(r, reload, ten)),
-        ("welcome, other content", &|r| {
-            again(r, Plan::Reload(ReloadReason::RootMismatch), ten);
-        }),
         ("whole table loaded", &load),
         ("and a heartbeat", &|r| {
             load(r);
@@ -494,13 +523,12 @@ fn every_state_of_the_table() {
                        | loading   | resync       | coherent     | stale        | inconsistent
 welcome, continue      | .         | .            | .            | resync       | .
 welcome, reload        | .         | .            | resync       | resync       | .
-welcome, other content | .         | inconsistent | inconsistent | inconsistent | .
 whole table loaded     | resync    | .            | resync       | resync       | resync
 and a heartbeat        | coherent  | coherent     | .            | coherent     | coherent
 heartbeat              | .         | coherent     | .            | .            | .
-heartbeat, other root  | .         | inconsistent | inconsistent | .            | .
+heartbeat, other root  | .         | .            | resync       | .            | .
 frame, other root      | .         | .            | .            | .            | .
-twice                  | .         | inconsistent | inconsistent | inconsistent | .
+twice                  | .         | .            | resync       | resync       | .
 no room for a frame    | .         | .            | .            | .            | .
 table fails            | .         | inconsistent | inconsistent | .            | .
 connection lost        | .         | .            | .            | .            | .
@@ -592,7 +620,7 @@ fn inputs_survive_a_recording() {
 /// the old one unless the lineage disowned that.
 #[test]
 fn no_conversation_confuses_it() {
-    let mut loads = 0;
+    let (mut loads, mut mends) = (0, 0);
     let mut seed = 1_u64;
     let mut below = |limit: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1); // Knuth's MMIX
@@ -603,7 +631,10 @@ fn no_conversation_confuses_it() {
         let mut now = NOW;
         let mut head = Level::ZERO; // of the last welcome
         for _ in 0..100 {
-            let level = 8 + below(5) * 2;
+            let level = match (below(2), r.position()) {
+                (0, Some(mine)) => mine.level.0,
+                (_, _) => 8 + below(5) * 2,
+            };
             let of = match below(5) {
                 0 => epoch(1 + below(3), u8::try_from(1 + below(3)).unwrap()),
                 _ => epoch(2, 2),
@@ -612,26 +643,38 @@ fn no_conversation_confuses_it() {
                 0 => Plan::Continue,
                 _ => Plan::Reload(ReloadReason::TooFar),
             };
+            match below(20) {
+                0 => r.handle_doubted(now),
+                1 => drop(r.handle_message(now, audit::order(below(2) == 0))),
+                _ => {}
+            }
             let before = r.position();
-            // Half of the time what fits the phase, so that conversations get far; else anything.
+            // Most of the time what fits the phase, so that conversations get far; else anything.
             let fitting = match r.phase {
                 Phase::Greeting => 0,
-                Phase::Following => 2,
+                Phase::Following if r.audit.is_some() => 8,
+                Phase::Following => 2 + below(2) * 3,
                 Phase::Awaiting => 6,
                 Phase::Loading(_) => 7,
                 Phase::Offline | Phase::Connecting | Phase::Closing => 9,
             };
-            let kind = if below(2) == 0 { fitting } else { below(10) };
+            let kind = if below(3) > 0 { fitting } else { below(10) };
             let message = match kind {
                 0 | 1 => Some(welcome(at(of, level), plan)),
                 2 | 3 => Some(frame(of, level, level + 2)),
                 4 => Some(frame(of, level, level)),
+                5 if below(3) == 0 => Some(heartbeat(other_content(at(of, level)))),
                 5 => Some(heartbeat(at(of, level))),
                 6 => Some(begin(level)),
                 7 => Some(end(level)),
-                8 => Some(Message::SnapshotPart(SnapshotPart {
+                // What an audit asked for, if there is one.
+                8 if r.audit.is_none() => Some(Message::SnapshotPart(SnapshotPart {
                     records: Vec::new(),
                 })),
+                8 => Some(audit::fitting(
+                    &r,
+                    r.position().map_or(level, |mine| mine.level.0),
+                )),
                 _ => None,
             };
             if let (Some(Message::Welcome(welcome)), Phase::Greeting) = (&message, &r.phase) {
@@ -651,10 +694,34 @@ fn no_conversation_confuses_it() {
                 match event {
                     ReceiverEvent::Connect => r.handle_connected(now),
                     ReceiverEvent::Disconnect(_) => r.handle_closed(now),
-                    ReceiverEvent::Apply(_) => {
+                    ReceiverEvent::Apply { .. } => {
                         let outcome = answer(&r, before, head, failed);
                         r.handle_applied(now, outcome);
                     }
+                    ReceiverEvent::Compare { .. } => {
+                        let differ = (0..=below(2)).map(|n| u8::try_from(n).unwrap()).collect();
+                        let outcome = if failed {
+                            Err(Failure::RootMismatch)
+                        } else {
+                            Ok(differ)
+                        };
+                        r.handle_compared(now, outcome);
+                    }
+                    ReceiverEvent::Mend { .. } => {
+                        let mended = Mended {
+                            differing: 1,
+                            repaired: 1,
+                            standing: r.standing.unwrap(),
+                        };
+                        let outcome = if failed {
+                            Err(Failure::RootMismatch)
+                        } else {
+                            Ok(mended)
+                        };
+                        r.handle_mended(now, outcome);
+                        mends += 1;
+                    }
+                    ReceiverEvent::Scrub => r.handle_scrubbed(now, Ok(())),
                     ReceiverEvent::FinishLoad(_) => {
                         let outcome = answer(&r, before, head, failed);
                         r.handle_loaded(now, outcome);
@@ -664,6 +731,7 @@ fn no_conversation_confuses_it() {
                     | ReceiverEvent::LoadRecords(_)
                     | ReceiverEvent::LoadFrame(_)
                     | ReceiverEvent::AbortLoad
+                    | ReceiverEvent::Audited { .. }
                     | ReceiverEvent::Registered { .. }
                     | ReceiverEvent::StateChanged { .. } => {}
                 }
@@ -677,6 +745,7 @@ fn no_conversation_confuses_it() {
         assert_eq!(r.counters().busy_total, 0);
     }
     assert!(loads > 100, "only {loads} loads reached their end");
+    assert!(mends > 100, "only {mends} partitions were mended");
 }
 
 /// Returns what the table answers, if what it is asked to become is allowed.
@@ -686,7 +755,10 @@ fn answer(
     head: Level,
     failed: bool,
 ) -> Result<Standing, Failure> {
-    let position = r.owed.unwrap();
+    let position = match r.owed {
+        Some(Owed::Applied { at, .. } | Owed::Loaded(at)) => at,
+        Some(Owed::Compared | Owed::Mended) | None => panic!("it owes {:?}", r.owed),
+    };
     if let Some(before) = before
         && before.level > position.level
     {

@@ -17,17 +17,23 @@ pub(super) enum Timer {
     Behind,
     /// When to send the next report.
     Status,
+    /// When to give up a master that does not answer an audit's question.
+    Answer,
+    /// When the master may be asked again after an audit that was in vain.
+    AskAgain,
 }
 
 impl Timer {
     /// All, in the order in which those due at one time fire.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Connect,
         Self::Welcome,
         Self::Silence,
         Self::Stale,
         Self::Behind,
         Self::Status,
+        Self::Answer,
+        Self::AskAgain,
     ];
 }
 
@@ -42,6 +48,11 @@ impl Timers {
 
     pub(super) fn stop(&mut self, timer: Timer) {
         *self.slot(timer) = None;
+    }
+
+    /// Returns whether the timer is set.
+    pub(super) fn runs(&self, timer: Timer) -> bool {
+        self.0[Self::index(timer)].is_some()
     }
 
     /// Stops the next timer that is due by `now` and returns it.
@@ -69,6 +80,8 @@ impl Timers {
             Timer::Stale => 3,
             Timer::Behind => 4,
             Timer::Status => 5,
+            Timer::Answer => 6,
+            Timer::AskAgain => 7,
         }
     }
 }

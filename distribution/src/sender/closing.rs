@@ -56,10 +56,12 @@ impl Sender {
         self.transmits.retain(|(other, _)| *other != peer);
         self.waiting.retain(|(other, _)| *other != peer);
         self.events.retain(|event| match event {
-            SenderEvent::ReadLog { peer: of, .. } | SenderEvent::ReadTable { peer: of, .. } => {
-                *of != peer
-            }
+            SenderEvent::ReadLog { peer: of, .. }
+            | SenderEvent::ReadTable { peer: of, .. }
+            | SenderEvent::ReadAudit { peer: of, .. } => *of != peer,
             SenderEvent::Close { .. }
+            | SenderEvent::Alarm(_)
+            | SenderEvent::AuditReported { .. }
             | SenderEvent::NodeUp { .. }
             | SenderEvent::NodeDown { .. } => true,
         });

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use locus_proto::{FrameHeader, FrameKind, Level, NodeId, NodeName, Position, Timestamp};
 
+use super::audit::Question;
 use super::{
     CloseReason, GREETING_MAX, LogFrame, PEER_SILENCE_MAX, Peer, STALL_MAX, SenderEvent, Sending,
 };
 use crate::SenderCounters;
+use crate::roster::Doubt;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,12 @@ pub(super) struct Connection {
     /// When bytes last left, or the first of those in flight were queued.
     moved_at: Timestamp,
     outgoing: Vec<Arc<[u8]>>,
+    /// Question of an audit that is not answered yet.
+    pub(super) question: Option<Question>,
+    /// The doubt about which the master has conferred on this connection.
+    pub(super) conferred: Option<Doubt>,
+    /// Ticket of the audit that was ordered and not reported on yet.
+    pub(super) ordered: Option<u64>,
 }
 
 impl Connection {
@@ -78,6 +86,9 @@ impl Connection {
             in_flight: 0,
             moved_at: now,
             outgoing: Vec::new(),
+            question: None,
+            conferred: None,
+            ordered: None,
         }
     }
 

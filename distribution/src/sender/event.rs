@@ -20,6 +20,17 @@ pub const GREETING_MAX: Duration = Duration::from_secs(5);
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Longest time in which a node takes no byte while some wait: it would hold a snapshot's place for ever.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
+/// Heads named in heartbeats that are remembered, so that what a node held at one can be told from what the
+/// master held: eight minutes of an idle cluster.
+pub const HEADS_MAX: usize = 1024;
+/// Time between a node's first question about content that differs and its answer: others may say the same.
+pub const CONFER: Duration = Duration::from_secs(1);
+/// Time after the sender's start before any such question is answered: all nodes may be on their way back,
+/// which takes them [`crate::RECONNECT_MAX`] and a greeting.
+pub const REUNION: Duration = Duration::from_secs(6);
+/// Time after a node in doubt was last heard in which its doubt counts though it is not connected: when a
+/// network comes back, its nodes return one by one.
+pub const RETURN_MAX: Duration = Duration::from_secs(10);
 /// A log tail up to this many bytes is always sent as it is, however small the table.
 pub const RELOAD_COST_MIN: u64 = 64 * 1024;
 
@@ -98,6 +109,17 @@ impl Sending {
     }
 }
 
+/// Most nodes agree with each other against the master (rules 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// Level at which the last of them stood when it saw that.
+    pub level: Level,
+    /// How many they are.
+    pub nodes: usize,
+    /// Of how many that follow the log.
+    pub of: usize,
+}
+
 /// What the caller of a [`crate::Sender`] has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SenderEvent {
@@ -116,6 +138,25 @@ pub enum SenderEvent {
         peer: Peer,
         /// Start anew; otherwise go on where this peer's last part ended.
         first: bool,
+    },
+    /// Read sums or records at the table's level and answer at once: with
+    /// [`crate::Sender::handle_audit_sums`], [`crate::Sender::handle_audit_records`] or, if the records
+    /// contradict their sum, [`crate::Sender::handle_audit_refused`].
+    ReadAudit {
+        /// For whom.
+        peer: Peer,
+        /// What.
+        scope: v1::AuditScope,
+    },
+    /// Most nodes agree against the master: alarm, and verify the master's own table. Said once until it is
+    /// over; meanwhile no node is repaired.
+    Alarm(Disagreement),
+    /// The answer to [`crate::Sender::handle_audit_order`].
+    AuditReported {
+        /// Who.
+        node: NodeId,
+        /// What it found.
+        report: v1::AuditReport,
     },
     /// Close the connection, after what `poll_transmit` returned for it is written. The sender has
     /// forgotten the peer already.
@@ -184,6 +225,17 @@ pub enum CloseReason {
     /// The operator asked that it loads the table anew.
     #[error("reload asked for by the operator")]
     ReloadAsked,
+}
+
+/// Why a node was not ordered to audit its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuditOrderError {
+    /// It is not connected.
+    #[error("node {0} is not connected")]
+    NotConnected(NodeId),
+    /// It has not reported on the last order yet.
+    #[error("node {0} has not reported on the last order yet")]
+    Busy(NodeId),
 }
 
 /// What a node did wrong. The sender has dropped it and asks to close it; count or log this.

@@ -1,5 +1,6 @@
 //! Brings the log to every node: cursors, windows, snapshots, heartbeats; it reads no log and no table.
 
+mod audit;
 mod closing;
 mod connection;
 mod event;
@@ -8,8 +9,9 @@ mod plan;
 mod tests;
 
 pub use event::{
-    CloseReason, Costs, GREETING_MAX, HEARTBEAT_EVERY, LogFrame, PEER_SILENCE_MAX, PEERS_MAX, Peer,
-    PeerError, RELOAD_COST_MIN, SNAPSHOTS_MAX, STALL_MAX, SenderConfig, SenderEvent, Sending,
+    AuditOrderError, CONFER, CloseReason, Costs, Disagreement, GREETING_MAX, HEADS_MAX,
+    HEARTBEAT_EVERY, LogFrame, PEER_SILENCE_MAX, PEERS_MAX, Peer, PeerError, RELOAD_COST_MIN,
+    RETURN_MAX, REUNION, SNAPSHOTS_MAX, STALL_MAX, SenderConfig, SenderEvent, Sending,
     WINDOW_BYTES,
 };
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 use connection::{Beat, Connection, Phase, ReadOf};
 use locus_proto::{
-    Lineage, MasterTime, Message, NodeId, Position, ReloadReason, Timestamp,
+    Level, Lineage, MasterTime, Message, NodeId, NodeState, Position, ReloadReason, Timestamp,
     v1::{Heartbeat, Hello, Plan, SnapshotBegin, SnapshotEnd, SnapshotPart, Welcome},
 };
 
@@ -45,6 +47,14 @@ pub struct Sender {
     /// Snapshots not begun yet, in order of greeting, and what to announce.
     waiting: VecDeque<(Peer, Announcement)>,
     roster: Roster,
+    /// When it began to serve nodes.
+    begun_at: Timestamp,
+    /// Most nodes agree with each other against the master, and that was said.
+    alarmed: bool,
+    /// Heads that heartbeats have named, each once; at most [`HEADS_MAX`].
+    heads: VecDeque<Position>,
+    /// Level of the last doubt that a node has told.
+    doubted_at: Level,
     beat_at: Timestamp,
     events: VecDeque<SenderEvent>,
     transmits: VecDeque<(Peer, Arc<[u8]>)>,
@@ -74,6 +84,10 @@ impl Sender {
             peers: BTreeMap::new(),
             waiting: VecDeque::new(),
             roster: Roster::default(),
+            begun_at: now,
+            alarmed: false,
+            heads: VecDeque::new(),
+            doubted_at: Level::ZERO,
             beat_at: now.plus(HEARTBEAT_EVERY),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -90,7 +104,8 @@ impl Sender {
         self.peers.insert(peer, Connection::new(now, address));
     }
 
-    /// Takes a message of a node: Hello or Status. Register is the caller's affair, see [`Self::node`].
+    /// Takes a message of a node: Hello, Status, questions and reports of audits. Register is the caller's
+    /// affair, see [`Self::node`].
     ///
     /// `costs` is asked at Hello only.
     ///
@@ -110,18 +125,35 @@ impl Sender {
         match (message, &connection.node) {
             (Message::Hello(hello), None) => self.greet(now, peer, hello, costs),
             (Message::Status(status), Some((node, _))) => {
+                if status.state == NodeState::Coherent {
+                    connection.conferred = None; // a new doubt is another matter
+                }
                 self.roster.handle_status(now, *node, status);
+                Ok(())
+            }
+            (Message::AuditAsk(ask), Some((node, _))) => {
+                let (node, sending) = (*node, connection.sending());
+                match self.handle_ask(now, peer, node, ask) {
+                    true => Ok(()),
+                    false => Err(self.unexpected(peer, &Message::AuditAsk(ask), sending)),
+                }
+            }
+            (Message::AuditReport(report), Some((node, _))) => {
+                let node = *node;
+                self.handle_report(peer, node, report);
                 Ok(())
             }
             (other, _) => {
                 let sending = connection.sending();
-                self.drop_peer(peer, CloseReason::Violation);
-                Err(PeerError::Unexpected {
-                    message: noun(&other),
-                    sending,
-                })
+                Err(self.unexpected(peer, &other, sending))
             }
         }
+    }
+
+    fn unexpected(&mut self, peer: Peer, message: &Message, sending: Sending) -> PeerError {
+        self.drop_peer(peer, CloseReason::Violation);
+        let message = noun(message);
+        PeerError::Unexpected { message, sending }
     }
 
     /// Takes the word that `bytes` of what [`Self::poll_transmit`] returned for `peer` were written.
@@ -226,10 +258,12 @@ impl Sender {
     /// Takes the time, and service time. Call it when [`Self::poll_timeout`] says so.
     pub fn handle_timeout(&mut self, now: Timestamp, time: MasterTime) {
         self.time = time;
+        self.end_conferring(now);
         if now < self.beat_at {
             return;
         }
         self.beat_at = now.plus(HEARTBEAT_EVERY);
+        self.end_alarm(now);
         let beat = self.beat();
         let mut overdue = Vec::new();
         for (peer, connection) in &mut self.peers {
@@ -259,7 +293,8 @@ impl Sender {
 
     /// Returns when [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        Some(self.beat_at)
+        let answer = self.next_answer();
+        Some(answer.map_or(self.beat_at, |at| at.min(self.beat_at)))
     }
 
     /// Returns the node behind a connection, once it has greeted.
@@ -381,7 +416,8 @@ impl Sender {
     /// Tells a node that has reached the head, hands out what is queued, and reads on.
     fn settle(&mut self, now: Timestamp, peer: Peer) {
         let at_head = |c: &Connection| c.to_be_told(self.head);
-        let beat = (self.peers.get(&peer).is_some_and(at_head)).then(|| self.beat());
+        let told = self.peers.get(&peer).is_some_and(at_head);
+        let beat = told.then(|| self.beat());
         if let Some(connection) = self.peers.get_mut(&peer) {
             if let Some(beat) = beat {
                 connection.tell_head(now, beat);
@@ -408,7 +444,8 @@ impl Sender {
         }
     }
 
-    fn beat(&self) -> Beat {
+    fn beat(&mut self) -> Beat {
+        self.remember_head();
         let heartbeat = Heartbeat {
             time: self.time,
             head: self.head,

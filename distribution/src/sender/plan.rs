@@ -7,7 +7,8 @@ use super::{Costs, RELOAD_COST_MIN};
 /// Returns how a node at `position` is brought to `head`.
 ///
 /// Lineage comes first (rules 1.2): a node that holds changes which the log does not know can only
-/// reload. Then what the operator fixed, `reload_above`; without it the cheaper way, in bytes.
+/// reload. Then what the operator fixed, `reload_above`; without it the cheaper way, in bytes. Content that
+/// differs is no reason: the node finds that by the next heartbeat and has it repaired.
 pub(super) fn decide(
     position: Option<Position>,
     lineage: &Lineage,
@@ -21,9 +22,6 @@ pub(super) fn decide(
     match lineage.judge(position.epoch, position.level, head.level) {
         Verdict::Reload(reason) => return Plan::Reload(reason),
         Verdict::Continue => {}
-    }
-    if position.level == head.level && position.root != head.root {
-        return Plan::Reload(ReloadReason::RootMismatch);
     }
     if position.level == head.level && position.epoch == head.epoch {
         return Plan::Continue;

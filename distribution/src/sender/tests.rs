@@ -10,6 +10,8 @@ use locus_proto::{
 use super::*;
 use crate::ROSTER_MAX;
 
+mod audit;
+
 struct Cost {
     log: Option<u64>,
     table: u64,
@@ -96,6 +98,9 @@ fn status(level: u64) -> Message {
         reloads_total: 0,
         last_sync_ms: 0,
         refused_total: 0,
+        audits_total: 0,
+        repaired_total: 0,
+        health: locus_proto::TableHealth::default(),
     })
 }
 
@@ -138,7 +143,10 @@ fn reads(sender: &mut Sender) -> Vec<SenderEvent> {
     while let Some(event) = sender.poll_event() {
         match event {
             SenderEvent::ReadLog { .. } | SenderEvent::ReadTable { .. } => reads.push(event),
-            SenderEvent::Close { .. }
+            SenderEvent::ReadAudit { .. }
+            | SenderEvent::Alarm(_)
+            | SenderEvent::AuditReported { .. }
+            | SenderEvent::Close { .. }
             | SenderEvent::NodeUp { .. }
             | SenderEvent::NodeDown { .. } => {}
         }
@@ -158,7 +166,7 @@ fn closes(sender: &mut Sender) -> Vec<(u64, CloseReason)> {
 
 #[test]
 fn the_plan_is_lineage_first_then_the_operators_word_then_the_cost() {
-    use ReloadReason::{Ahead, Empty, LostTail, RootMismatch, TooFar, UnknownEpoch};
+    use ReloadReason::{Ahead, Empty, LostTail, TooFar, UnknownEpoch};
     let reload = Plan::Reload;
     let go_on = Plan::Continue;
     let rotten = Position {
@@ -182,8 +190,8 @@ fn the_plan_is_lineage_first_then_the_operators_word_then_the_cost() {
             reload(UnknownEpoch),
         ),
         (Some(at(2, 101)), Some(1_000), Some(0), 9, reload(Ahead)),
-        (Some(rotten), Some(1_000), Some(0), 9, reload(RootMismatch)),
-        // Below the head nobody can tell; the first frame will.
+        // Other content is mended, not loaded anew; below the head nobody could even tell.
+        (Some(rotten), Some(0), None, 0, go_on),
         (Some(rotten_before), None, Some(0), 9, go_on),
         (Some(at(2, 100)), Some(0), None, 0, go_on), // nothing is lacking
         (Some(at(2, 90)), Some(10), Some(u64::MAX), 0, go_on),

@@ -14,10 +14,14 @@ use super::{Core, Place};
 use crate::event::Event;
 use crate::log::Index;
 use crate::master::{Master, RecoverError};
-use crate::provision::{Answer, NodeView, RequestError};
+use crate::provision::{AlarmView, Answer, NodeView, RequestError};
 
 /// Most requests that wait for a level at once.
 pub(super) const WAITING_MAX: usize = 1024;
+/// Most steps through the table for one input; each is some 0.2 ms, however empty the table.
+const TABLE_STEPS_MAX: usize = 4;
+/// Time until the next steps, if nothing else happens before.
+const TABLE_PAUSE: Duration = Duration::from_millis(1);
 /// A node that was heard within this time is waited for though it is not connected: its agent may be
 /// restarting. One that is away for longer holds nobody up.
 const RECENT: Duration = Duration::from_secs(60);
@@ -76,7 +80,7 @@ impl Core {
             }
         }
         self.say(Event::EpochOpened(head));
-        (self.alive_at, self.expire_at) = (now, now);
+        (self.alive_at, self.expire_at, self.scrub.due) = (now, now, now);
         Ok(())
     }
 
@@ -100,6 +104,7 @@ impl Core {
     fn forget(&mut self, peer: Peer) {
         self.addresses.remove(&peer);
         self.scans.remove(&peer);
+        self.reads.retain(|(reader, _)| *reader != peer);
     }
 
     pub(super) fn message(&mut self, now: Timestamp, peer: Peer, message: Message) {
@@ -151,8 +156,23 @@ impl Core {
         }
     }
 
-    /// Does what the sender asks for until it asks for nothing more.
+    /// Does what the sender asks for until it asks for nothing more, or for more of the table than one
+    /// input may read.
     pub(super) fn pump(&mut self, now: Timestamp) {
+        for _ in 0..TABLE_STEPS_MAX {
+            self.pump_events(now);
+            let Some((peer, first)) = self.reads.pop_front() else {
+                return;
+            };
+            self.read_table(now, peer, first);
+        }
+        self.pump_events(now);
+        if !self.reads.is_empty() {
+            self.read_at = now.plus(TABLE_PAUSE);
+        }
+    }
+
+    fn pump_events(&mut self, now: Timestamp) {
         loop {
             while let Some((peer, bytes)) = self.sender.as_mut().and_then(Sender::poll_transmit) {
                 let counted = true;
@@ -180,7 +200,10 @@ impl Core {
                 after,
                 bytes_max,
             }),
-            SenderEvent::ReadTable { peer, first } => self.read_table(now, peer, first),
+            SenderEvent::ReadTable { peer, first } => self.reads.push_back((peer, first)),
+            SenderEvent::ReadAudit { peer, scope } => self.read_audit(now, peer, scope),
+            SenderEvent::Alarm(disagreement) => self.alarm(now, disagreement),
+            SenderEvent::AuditReported { node, report } => self.audit_reported(now, node, report),
             SenderEvent::Close { peer, reason: _ } => {
                 self.forget(peer);
                 self.outputs.push_back(Output::Close { peer });
@@ -205,11 +228,14 @@ impl Core {
                 node,
                 name,
                 reason,
-            } => self.say_node(now, Event::NodeDown { node, name, reason }),
+            } => {
+                self.say_node(now, Event::NodeDown { node, name, reason });
+                self.audit_lost(now, node);
+            }
         }
     }
 
-    fn say_node(&mut self, now: Timestamp, event: Event) {
+    pub(super) fn say_node(&mut self, now: Timestamp, event: Event) {
         match self.limits.nodes.permit(now) {
             None => return,
             Some(0) => {}
@@ -235,6 +261,7 @@ impl Core {
             Err(error) => {
                 let reason = error.to_string();
                 self.say_inconsistent(now, reason);
+                self.verify_all(now);
                 self.outputs.push_back(Output::Close { peer });
                 self.closed(now, peer);
                 return;
@@ -255,8 +282,15 @@ impl Core {
 
     pub(super) fn nodes(&self) -> Answer {
         let roster = self.sender.as_ref().map(Sender::roster).unwrap_or_default();
+        let alarm = self.alarm.map(|alarm| AlarmView {
+            level: alarm.disagreement.level,
+            nodes: alarm.disagreement.nodes,
+            of: alarm.disagreement.of,
+            verified: alarm.verified,
+        });
         Answer::Nodes {
             position: self.master.position(),
+            alarm,
             nodes: roster.into_iter().map(view).collect(),
         }
     }

@@ -29,8 +29,8 @@ enum Taken {
 enum Failed {
     Request(RequestError),
     Registration(Refusal),
-    /// The table contradicts itself.
-    Table(String),
+    /// The table contradicts itself, at this key.
+    Table(Key, String),
 }
 
 impl Core {
@@ -47,7 +47,7 @@ impl Core {
 
     /// Moves requests into the batch; hands the batch to the log when it is full, or if `flush`.
     pub(super) fn gather(&mut self, now: Timestamp, flush: bool) {
-        while self.in_flight.is_none() {
+        while self.in_flight.is_none() && self.fault.is_none() {
             let closing = match self.backlog.pop_front() {
                 Some(work) => match self.take(now, work) {
                     Taken::Yes => {
@@ -140,6 +140,12 @@ impl Core {
 
     /// One request that does not fit must not take the others with it: half of them are tried next.
     fn not_prepared(&mut self, now: Timestamp, jobs: Vec<(Work, Reply)>, error: &PrepareError) {
+        if let PrepareError::Corrupt(key) = error
+            && let Err(fault) = self.master.verify_key(key)
+        {
+            self.fault = Some(fault); // and nobody is answered: the service ends
+            return;
+        }
         if jobs.len() > 1 {
             self.requests_max = jobs.len() / 2;
             for (work, _) in jobs.into_iter().rev() {
@@ -266,8 +272,8 @@ impl Core {
         match failed {
             Failed::Request(error) => self.refuse(work, error, Refusal::Malformed),
             Failed::Registration(refusal) => self.refuse(work, RequestError::Busy, refusal),
-            Failed::Table(reason) => {
-                self.say_inconsistent(now, reason);
+            Failed::Table(key, reason) => {
+                self.doubt(now, &key, reason);
                 self.refuse(work, RequestError::Inconsistent, Refusal::Unavailable);
             }
         }
@@ -383,7 +389,7 @@ fn register(
     let current = current(draft.get(&key), master, &key)?;
     let (level, record) = match current {
         None => (None, AorRecord::default()),
-        Some((level, value)) => (Some(level), decode(value)?),
+        Some((level, value)) => (Some(level), decode(&key, value)?),
     };
     let merged =
         provision::merge(&record, registration, limits, now).map_err(Failed::Registration)?;
@@ -404,7 +410,7 @@ fn register(
 
 fn expire(key: &Key, mut draft: Draft<'_>, master: &mut Master, now: MasterTime) -> Evaluated {
     if let Some((_, value)) = current(draft.get(key), master, key)? {
-        let mut record = decode(value)?;
+        let mut record = decode(key, value)?;
         if drop_expired(&mut record, now) {
             let left = (!record.bindings.is_empty()).then(|| record.encode());
             draft.set(key.clone(), left);
@@ -421,10 +427,12 @@ fn current<'a>(
 ) -> Result<Option<(Level, &'a [u8])>, Failed> {
     match known {
         Some(known) => Ok(known),
-        None => master.get(key).map_err(Failed::Table),
+        None => master
+            .get(key)
+            .map_err(|reason| Failed::Table(key.clone(), reason)),
     }
 }
 
-fn decode(value: &[u8]) -> Result<AorRecord, Failed> {
-    AorRecord::decode(value).map_err(|error| Failed::Table(error.to_string()))
+fn decode(key: &Key, value: &[u8]) -> Result<AorRecord, Failed> {
+    AorRecord::decode(value).map_err(|error| Failed::Table(key.clone(), error.to_string()))
 }

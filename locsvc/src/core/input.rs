@@ -99,6 +99,11 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
+    /// The last frame of the log, for [`Output::ReadLogEnd`], cannot be read.
+    LogEndUnreadable {
+        /// Why, for people.
+        reason: String,
+    },
     /// The time that [`super::Core::poll_timeout`] named has come.
     Tick,
 }
@@ -118,6 +123,9 @@ pub enum Output {
         /// At most this many bytes, but at least one frame.
         bytes_max: usize,
     },
+    /// Read the last frame from the disk, not from what is kept of it in memory, and answer with
+    /// [`super::Core::handle_log_end`] or [`Input::LogEndUnreadable`].
+    ReadLogEnd,
     /// Answer a request of the API.
     Answer {
         /// Its ticket.
@@ -168,6 +176,14 @@ pub struct CoreCounters {
     pub backlog_full_total: u64,
     /// Messages that nodes must not send.
     pub peer_errors_total: u64,
+    /// Frames of the log that say another content than follows from them.
+    pub frames_contradicted_total: u64,
+    /// Times that the whole table was read again and found to be what was written.
+    pub scrubs_total: u64,
+    /// Times that most nodes agreed with each other against the master.
+    pub alarms_total: u64,
+    /// Audits ordered by operators.
+    pub audits_total: u64,
 }
 
 /// Where the core stands: what a replay has to reproduce.

@@ -5,10 +5,13 @@
 //! return `None`, in that order, doing at once what is asked for; then take the next input. After
 //! [`Output::Append`] the very next input says what became of it.
 
+mod audit;
 mod batch;
 mod distribute;
 mod gather;
 mod input;
+mod request;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -21,17 +24,19 @@ use std::time::Duration;
 
 use locus_distribution::{LogFrame, Peer, Sender};
 use locus_proto::{
-    AddressOfRecord, AorRecord, Change, Digits, Epoch, EpochId, Frame, FrameHeader, FrameKind, Key,
-    Level, MasterTime, Message, Position, Route, Timestamp,
+    Change, Epoch, EpochId, Frame, FrameHeader, FrameKind, Level, MasterTime, Message, Position,
+    Timestamp,
 };
 use locus_table::{OpenTableError, Prepared, ScanCursor};
 
 use crate::event::{Event, Limiter};
 use crate::log::{Index, Place};
-use crate::master::{Alive, Master, RecoverError, ServiceClock};
-use crate::provision::{Answer, EXPIRED_MAX, ExpiryQueue, Request, RequestError, live};
+use crate::master::{Alive, Master, MemoryFault, RecoverError, ServiceClock};
+use crate::provision::{Answer, EXPIRED_MAX, ExpiryQueue};
+use audit::Ordered;
 use batch::{Batch, Reply, Work};
 use distribute::Waiting;
+use verify::{Alarm, Scrub};
 
 /// Most requests that wait for the batch before theirs; the driver hands over far fewer at a time.
 pub const BACKLOG_MAX: usize = 16 * 1024;
@@ -59,7 +64,20 @@ pub struct Core {
     requests_max: usize,
     in_flight: Option<InFlight>,
     scans: HashMap<Peer, ScanCursor>,
+    /// Steps through the table that nodes wait for, and whether each is the first.
+    reads: VecDeque<(Peer, bool)>,
+    read_at: Timestamp,
     waiting: Vec<Waiting>,
+    scrub: Scrub,
+    alarm: Option<Alarm>,
+    /// What is wrong with the table's memory: nothing is committed any more.
+    fault: Option<MemoryFault>,
+    /// Recovered frames that say another content than follows from them: the first level behind one, and how
+    /// many. `None` once an epoch has begun with what follows.
+    contradicted: Option<(Level, u64)>,
+    ordered: Option<Ordered>,
+    /// Audits ordered in this life.
+    orders: u64,
     addresses: HashMap<Peer, String>,
     outputs: VecDeque<Output>,
     transmits: VecDeque<Transmit>,
@@ -87,6 +105,8 @@ enum InFlight {
 
 /// Lines about nodes that come and go, a second: a whole cluster that comes back is shown in a few.
 const NODE_LINES_MAX: u32 = 100;
+/// Lines about alarms, a second: each has a beginning, a reading of the table, and an end.
+const ALARM_LINES_MAX: u32 = 3;
 
 #[derive(Debug)]
 struct Limiters {
@@ -96,6 +116,7 @@ struct Limiters {
     peers: Limiter,
     log: Limiter,
     nodes: Limiter,
+    alarms: Limiter,
 }
 
 impl Default for Limiters {
@@ -107,6 +128,7 @@ impl Default for Limiters {
             peers: Limiter::default(),
             log: Limiter::default(),
             nodes: Limiter::per_second(NODE_LINES_MAX),
+            alarms: Limiter::per_second(ALARM_LINES_MAX),
         }
     }
 }
@@ -129,7 +151,15 @@ impl Core {
             requests_max: BACKLOG_MAX,
             in_flight: None,
             scans: HashMap::new(),
+            reads: VecDeque::new(),
+            read_at: Timestamp::default(),
             waiting: Vec::new(),
+            scrub: Scrub::default(),
+            alarm: None,
+            fault: None,
+            contradicted: None,
+            ordered: None,
+            orders: 0,
             addresses: HashMap::new(),
             outputs: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -165,6 +195,7 @@ impl Core {
             Input::Committed => self.committed(now)?,
             Input::CommitFailed { reason } => self.commit_failed(now, reason),
             Input::LogUnreadable { peer, reason } => self.log_unreadable(now, peer, reason),
+            Input::LogEndUnreadable { reason } => self.log_end_unreadable(now, reason),
             Input::Tick => self.tick(now),
         }
         self.pump(now);
@@ -193,18 +224,26 @@ impl Core {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let sender = self.sender.as_ref()?.poll_timeout();
         let wait = self.waiting.iter().map(|waiting| waiting.deadline).min();
-        let own = self.alive_at.min(self.expire_at);
+        let audit = self.ordered.as_ref().map(|ordered| ordered.deadline);
+        let read = self.read_due();
+        let own = self.alive_at.min(self.expire_at).min(self.scrub.due);
         Some(
-            [sender, wait]
+            [sender, wait, audit, read]
                 .into_iter()
                 .flatten()
                 .fold(own, Timestamp::min),
         )
     }
 
+    /// Returns when more of the table is to be read for a node.
+    fn read_due(&self) -> Option<Timestamp> {
+        (!self.reads.is_empty()).then_some(self.read_at)
+    }
+
     /// Returns whether requests wait for [`Input::Flush`].
     pub fn wants_flush(&self) -> bool {
-        self.in_flight.is_none() && !(self.batch.is_empty() && self.backlog.is_empty())
+        let waiting = !(self.batch.is_empty() && self.backlog.is_empty());
+        self.in_flight.is_none() && self.fault.is_none() && waiting
     }
 
     /// Returns whether the batch that is gathered is full: time for [`Input::Flush`].
@@ -253,7 +292,14 @@ impl Core {
         for change in &frame.changes {
             self.note_expiry(change);
         }
-        self.master.recover(frame)?;
+        let header = &frame.header;
+        if !self.master.recover(frame)? {
+            self.counters.frames_contradicted_total += 1;
+            let (_, frames) = self.contradicted.get_or_insert((header.to, 0));
+            *frames += 1;
+        } else if header.kind == FrameKind::Epoch {
+            self.contradicted = None; // that life has said so, and begun with what is true
+        }
         let message = Message::Frame(frame.clone()).to_bytes();
         self.index
             .push(Place::after(&frame.header), bytes_of(&message));
@@ -275,6 +321,14 @@ impl Core {
     }
 
     fn start(&mut self, now: Timestamp, id: EpochId, wall_ms: u64, alive: Option<Alive>) {
+        if let Some((level, frames)) = self.contradicted {
+            self.say(Event::LogContradicted { level, frames });
+            // It may be this memory that is wrong, and then nothing may follow from it.
+            if let Err(fault) = self.verify_recovered() {
+                self.fault = Some(fault);
+                return;
+            }
+        }
         let clock = ServiceClock::start(now, wall_ms, alive, self.master.last_frame());
         self.clock = Some(clock);
         let position = self.master.position();
@@ -288,7 +342,8 @@ impl Core {
             epoch,
             from: position.level,
             to: position.level,
-            root_before: position.root,
+            // The log's own word; the epoch begins with what follows from it.
+            root_before: self.master.said(),
             root_after: position.root,
             time: clock.time(now),
         };
@@ -311,78 +366,11 @@ impl Core {
         bytes
     }
 
-    fn request(&mut self, now: Timestamp, ticket: u64, request: Request) {
-        let level = self.master.position().level;
-        let answer = match request {
-            Request::GetAor(aor) => self.get_aor(now, level, &aor),
-            Request::GetRoute(prefix) => self.get_route(now, level, prefix),
-            Request::Change(changes) => {
-                self.enqueue(now, Work::Change { ticket, changes });
-                return;
-            }
-            Request::Level => Answer::Level {
-                position: self.master.position(),
-                time: self.time(now),
-                records: self.master.records(),
-            },
-            Request::Nodes => self.nodes(),
-            Request::Wait { level, deadline } => {
-                self.wait(now, ticket, level, deadline);
-                return;
-            }
-        };
-        self.answer(ticket, answer);
-    }
-
     fn answer(&mut self, ticket: u64, answer: Answer) {
         if matches!(answer, Answer::Refused(_)) {
             self.counters.requests_refused_total += 1;
         }
         self.outputs.push_back(Output::Answer { ticket, answer });
-    }
-
-    fn get_aor(&mut self, now: Timestamp, level: Level, aor: &AddressOfRecord) -> Answer {
-        let time = self.time(now);
-        let decoded = match self.master.get(&Key::aor(aor)) {
-            Ok(None) => Ok(None),
-            Ok(Some((changed, value))) => AorRecord::decode(value)
-                .map(|record| Some((changed, record)))
-                .map_err(|error| error.to_string()),
-            Err(reason) => Err(reason),
-        };
-        match decoded {
-            Ok(record) => Answer::Aor {
-                level,
-                now: time,
-                record: record.and_then(|(changed, mut record)| {
-                    record
-                        .bindings
-                        .retain(|binding| live(binding.expires, time));
-                    (!record.bindings.is_empty()).then_some((changed, record))
-                }),
-            },
-            Err(reason) => {
-                self.say_inconsistent(now, reason);
-                Answer::Refused(RequestError::Inconsistent)
-            }
-        }
-    }
-
-    fn get_route(&mut self, now: Timestamp, level: Level, prefix: Digits) -> Answer {
-        let decoded = match self.master.get(&Key::route(prefix)) {
-            Ok(None) => Ok(None),
-            Ok(Some((changed, value))) => Route::decode(value)
-                .map(|route| Some((changed, route)))
-                .map_err(|error| error.to_string()),
-            Err(reason) => Err(reason),
-        };
-        match decoded {
-            Ok(record) => Answer::Route { level, record },
-            Err(reason) => {
-                self.say_inconsistent(now, reason);
-                Answer::Refused(RequestError::Inconsistent)
-            }
-        }
     }
 
     fn say_inconsistent(&mut self, now: Timestamp, reason: String) {
@@ -414,7 +402,10 @@ impl Core {
                 self.enqueue(now, Work::Expire(key));
             }
         }
+        self.end_alarm(now);
+        self.scrub(now);
         self.check_waiting(now);
+        self.check_audit(now);
     }
 }
 

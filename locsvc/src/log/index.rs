@@ -66,6 +66,11 @@ impl Index {
         self.end
     }
 
+    /// Returns a byte at which an entry begins, at most 64 KiB and one entry before the end.
+    pub(crate) fn last_mark(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.1)
+    }
+
     /// Returns a byte at which an entry begins and behind which every frame after `place` lies.
     pub(crate) fn seek(&self, place: Place) -> u64 {
         let marks = self.marks.partition_point(|mark| mark.0 <= place);

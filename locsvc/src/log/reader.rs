@@ -122,6 +122,28 @@ impl<F: Folder> Log<F> {
         Ok(found.frames)
     }
 
+    /// Returns where the last frame leads, as it stands on disk.
+    ///
+    /// # Errors
+    /// [`ReadLogError`], also for a log that is empty.
+    pub fn read_end(&self) -> Result<Position, ReadLogError> {
+        let nothing = || ReadLogError::Io {
+            file: self.segment_name(),
+            source: ErrorKind::NotFound.into(),
+        };
+        // The newest may be empty: its first frame was refused.
+        let end = self.index.end();
+        let mut newest_first = self.segments.iter().rev();
+        let segment = newest_first
+            .find(|segment| segment.base < end)
+            .ok_or_else(nothing)?;
+        let start = self.index.last_mark().max(segment.base);
+        let mut found = Found::new(usize::MAX);
+        self.read_segment(segment, start..end, Place::default(), &mut found)?;
+        let last = found.frames.last().ok_or_else(nothing)?;
+        Ok(last.header.after())
+    }
+
     /// Collects from bytes `range` of the log, all within `segment`; returns whether more would fit.
     fn read_segment(
         &self,

@@ -549,3 +549,44 @@ fn only_segments_are_segments() {
     }
     assert_eq!(segment_level(&segment_name(u64::MAX)), Some(u64::MAX));
 }
+
+#[test]
+fn the_end_is_read_from_the_disk() {
+    let folder = MemoryFolder::default();
+    let (mut log, _, _) = open(folder.clone(), SMALL).unwrap();
+    let nothing = log.read_end();
+    assert!(
+        matches!(nothing, Err(ReadLogError::Io { .. })),
+        "{nothing:?}"
+    );
+    for _ in 0..30 {
+        fill(&mut log, 1);
+        assert_eq!(log.read_end().unwrap(), log.end());
+    }
+    let (log, _, _) = open(folder.clone(), SMALL).unwrap();
+    assert_eq!(log.read_end().unwrap(), log.end());
+    // A segment whose first frame was refused holds none.
+    let name = log.segment_name();
+    folder.create(&name).unwrap();
+    let (log, _, _) = open(folder.clone(), SMALL).unwrap();
+    assert_eq!(log.read_end().unwrap(), log.end());
+    // What is kept in memory does not count.
+    let newest = sorted_names(&folder).into_iter().rev().nth(1).unwrap();
+    let file = folder.open(&newest).unwrap();
+    let last = file.bytes().len() - 1;
+    file.bytes()[last] ^= 1;
+    let damaged = log.read_end();
+    assert!(
+        matches!(damaged, Err(ReadLogError::Damaged { .. })),
+        "{damaged:?}"
+    );
+}
+
+/// With the product's sizes: more than one mark of the index, and the newest of them counts.
+#[test]
+fn the_end_of_a_long_segment_is_read_from_its_last_mark() {
+    let (mut log, _, _) = open(MemoryFolder::default(), LogConfig::default()).unwrap();
+    fill(&mut log, 2_000);
+    assert!(log.bytes() > 200_000, "{}", log.bytes());
+    assert_eq!(log.read_end().unwrap(), log.end());
+}

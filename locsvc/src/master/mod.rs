@@ -1,14 +1,16 @@
 //! The authoritative state: the table that follows from the log, its lineage, its data folder. It knows
 //! neither requests nor nodes.
 
+mod audit;
 mod folder;
 mod time;
 
+pub use audit::MemoryFault;
 pub use folder::{DataFolder, Meta, OpenFolderError};
 pub use time::{Alive, ServiceClock};
 
 use locus_proto::{
-    Change, Frame, FrameKind, Key, Level, Lineage, LineageError, MasterTime, Position,
+    Change, Frame, FrameKind, Key, Level, Lineage, LineageError, MasterTime, Position, Root,
 };
 use locus_table::{
     ApplyError, Geometry, HeapMemory, Lookup, OpenTableError, PrepareError, Prepared, Reader,
@@ -28,6 +30,12 @@ pub enum RecoverError {
     /// Its epoch cannot follow.
     #[error(transparent)]
     Lineage(#[from] LineageError),
+    /// Changes to an empty table lead to another content: no memory can have been wrong there.
+    #[error(
+        "the content does not follow from the changes: the file `meta` is of another log; restore the \
+         whole folder from a copy"
+    )]
+    OtherKey,
 }
 
 /// The table and where it comes from.
@@ -38,6 +46,9 @@ pub(crate) struct Master {
     buffer: RecordBuffer,
     lineage: Lineage,
     last_frame: Option<MasterTime>,
+    /// The content that the last frame says: the table's own, unless the log holds a frame whose writer's
+    /// memory was wrong.
+    said: Root,
 }
 
 impl Master {
@@ -60,20 +71,45 @@ impl Master {
             buffer: RecordBuffer::new(),
             lineage: Lineage::default(),
             last_frame: None,
+            said: Root::EMPTY,
         })
     }
 
-    /// Applies a frame that was read from the log.
+    /// Applies a frame that was read from the log; returns whether it leads to the content that it says.
+    ///
+    /// One that does not was written by a master whose memory was wrong. Its changes are what was
+    /// acknowledged, each absolute and behind a checksum: they are applied, and the content that follows
+    /// from them counts. To refuse them would keep the service down for ever. Only where nothing was that
+    /// could have been wrong, it is the key of this table that is another.
     ///
     /// # Errors
-    /// [`RecoverError`]: it does not lead on from here, or the table is too small for it.
-    pub(crate) fn recover(&mut self, frame: &Frame) -> Result<(), RecoverError> {
-        self.writer.apply(frame)?;
-        if frame.header.kind == FrameKind::Epoch {
-            self.lineage.push(frame.header.epoch, frame.header.to)?;
+    /// [`RecoverError`]: it does not lead on from here, the table is too small for it, or has another key.
+    pub(crate) fn recover(&mut self, frame: &Frame) -> Result<bool, RecoverError> {
+        let header = &frame.header;
+        let led = match self.writer.apply(frame) {
+            Ok(root) => root,
+            Err(ApplyError::RootAfter { .. }) if self.position().root == Root::EMPTY => {
+                return Err(RecoverError::OtherKey);
+            }
+            Err(ApplyError::RootBefore { .. } | ApplyError::RootAfter { .. }) => {
+                self.writer.follow(frame)?.root
+            }
+            Err(
+                error
+                @ (ApplyError::LevelGap { .. } | ApplyError::Loading | ApplyError::Prepare(_)),
+            ) => return Err(error.into()),
+        };
+        if header.kind == FrameKind::Epoch {
+            self.lineage.push(header.epoch, header.to)?;
         }
-        self.last_frame = Some(frame.header.time);
-        Ok(())
+        self.last_frame = Some(header.time);
+        self.said = header.root_after;
+        Ok(led == header.root_after)
+    }
+
+    /// Returns the content that the last frame of the log says.
+    pub(crate) fn said(&self) -> Root {
+        self.said
     }
 
     /// Returns the record of `key`: the level of its last change, and its value.
@@ -106,6 +142,7 @@ impl Master {
     ) {
         self.writer.commit(prepared, changes, after);
         self.last_frame = Some(time);
+        self.said = after.root;
     }
 
     /// Begins an epoch whose frame is durable now.
@@ -113,7 +150,7 @@ impl Master {
     /// # Errors
     /// As [`Self::recover`].
     pub(crate) fn begin_epoch(&mut self, frame: &Frame) -> Result<(), RecoverError> {
-        self.recover(frame)
+        self.recover(frame).map(drop)
     }
 
     /// Returns where it stands.

@@ -1,5 +1,9 @@
 //! What may be asked of the core through the API, and what it answers; it speaks no HTTP and no JSON.
 
+use std::fmt;
+use std::time::Duration;
+
+use locus_proto::v1::AuditReport;
 use locus_proto::{
     AddressOfRecord, AorRecord, Digits, Level, MasterTime, Methods, NodeId, NodeName, NodeStatus,
     Position, Q, Route, Timestamp,
@@ -32,6 +36,34 @@ pub enum Request {
         /// When to give up, by the clock of [`crate::ApiPort::now`].
         deadline: Timestamp,
     },
+    /// One node, or all of the roster, have read their memory again and compared it with the database, or
+    /// `deadline` has passed. Answer: [`Answer::Audited`].
+    Audit {
+        /// Which; `None` for all.
+        node: Option<NodeRef>,
+        /// Whether what differs shall be repaired.
+        repair: bool,
+        /// When to give up, by the clock of [`crate::ApiPort::now`].
+        deadline: Timestamp,
+    },
+}
+
+/// A node as an operator names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeRef {
+    /// By its number.
+    Number(NodeId),
+    /// By its name, or by its number in digits.
+    Name(NodeName),
+}
+
+impl fmt::Display for NodeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => write!(f, "{name}"),
+        }
+    }
 }
 
 /// One change of the provisioned data.
@@ -135,6 +167,8 @@ pub enum Answer {
     Nodes {
         /// Epoch, level and root of the database.
         position: Position,
+        /// Most nodes agree with each other against the database.
+        alarm: Option<AlarmView>,
         /// The roster, by node id.
         nodes: Vec<NodeView>,
     },
@@ -147,6 +181,13 @@ pub enum Answer {
         behind: Vec<NodeName>,
         /// Whether the level was reached by all.
         reached: bool,
+    },
+    /// To [`Request::Audit`].
+    Audited {
+        /// Level of the database at the answer.
+        level: Level,
+        /// What became of it, by node id.
+        nodes: Vec<NodeAudit>,
     },
     /// To any: nothing was changed.
     Refused(RequestError),
@@ -165,6 +206,43 @@ pub enum Outcome {
     Deleted,
     /// There was none to delete; no level was spent.
     Absent,
+}
+
+/// What became of the audit of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAudit {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// What became of it.
+    pub outcome: Audited,
+}
+
+/// See [`NodeAudit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audited {
+    /// The node has reported.
+    Reported(AuditReport),
+    /// The node has not reported on an earlier order yet.
+    Busy,
+    /// No report in time, or the node has gone meanwhile.
+    NoAnswer,
+    /// The node was not connected.
+    NotConnected,
+}
+
+/// Most nodes agree with each other against the master (rules 3.2): nothing is repaired meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlarmView {
+    /// Level at which the last of them stood when it saw that.
+    pub level: Level,
+    /// How many they are.
+    pub nodes: usize,
+    /// Of how many that follow the log.
+    pub of: usize,
+    /// Whether the master has read its own table again since and found it to be what was written.
+    pub verified: bool,
 }
 
 /// One node as the master sees it.
@@ -188,7 +266,7 @@ pub struct NodeView {
     pub sending: &'static str,
 }
 
-/// Why a request was refused. Whoever can act: the caller for the first two, the operator for the rest.
+/// Why a request was refused; the text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// A change that no record can hold. HTTP 400.
@@ -214,6 +292,18 @@ pub enum RequestError {
     /// The master's memory contradicts itself. HTTP 500.
     #[error("the table contradicts itself; restart locsvc: it is made anew from the log")]
     Inconsistent,
+    /// No node of the roster is called so. HTTP 404.
+    #[error(
+        "no node {0} has connected since locsvc started; GET /v1/nodes and `locusctl nodes` show those \
+         that have"
+    )]
+    NoSuchNode(NodeRef),
+    /// One audit at a time. HTTP 429.
+    #[error("another audit is under way; it ends within {} s: order this one then", .left.as_secs() + 1)]
+    AuditUnderWay {
+        /// Time until it ends at the latest.
+        left: Duration,
+    },
     /// More requests wait than the core takes, or the service is stopping; try again. HTTP 429.
     #[error("too many requests are waiting, or the service is stopping")]
     Busy,

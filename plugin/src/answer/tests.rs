@@ -281,3 +281,46 @@ fn routes_by_the_longest_prefix() {
     assert_eq!(ask("33"), "absent");
     assert_eq!(ask("4420"), "a record cannot be decoded");
 }
+
+#[test]
+fn what_a_look_up_reads_first_is_fetched_ahead() {
+    let mut node = Node::without_table();
+    let fetched = |node: &mut Node, aor: &str| {
+        let mut lines = Vec::new();
+        node.answerer
+            .prefetch(aor.as_bytes(), |word| lines.push(std::ptr::from_ref(word)));
+        lines
+    };
+    assert_eq!(fetched(&mut node, "alice@x"), [], "there is no table");
+    let digits = Digits::parse("4930").unwrap();
+    node.answerer
+        .prefetch_route(digits, |_| panic!("there is no table"));
+    assert_eq!(
+        node.answerer.table().map(|(generation, _)| generation),
+        None
+    );
+
+    node.load(vec![(key("alice@x"), record([contact("sip:a", |_| {})]))]);
+    assert_eq!(fetched(&mut node, "alice@x"), [], "none is mapped yet");
+    node.answerer.refresh();
+    let (generation, region) = node.answerer.table().unwrap();
+    assert_eq!(generation, Generation(1));
+    assert!(node.answerer.is_answering());
+    let words = region.as_ref().as_ptr_range();
+    let [line] = fetched(&mut node, "alice@x")[..] else {
+        panic!("one line")
+    };
+    assert!(words.contains(&line) && line.addr() % 64 == 0);
+    assert_eq!(
+        fetched(&mut node, &"a".repeat(KEY_BYTES_MAX)),
+        [],
+        "no such key"
+    );
+    let mut fetched = 0;
+    node.answerer.prefetch_route(digits, |_| fetched += 1);
+    assert_eq!(fetched, 1);
+    let counted = Stat::ALL.map(|stat| node.answerer.stats().get(stat));
+    assert_eq!(counted, [0; Stat::ALL.len()], "nothing is counted");
+    node.load(vec![]);
+    assert!(!node.answerer.is_answering(), "another one does");
+}

@@ -27,7 +27,7 @@ const UNITS_PER_SLAB: u64 = SLAB_BYTES / UNIT_BYTES;
 /// The head of a record.
 ///
 /// ```text
-/// word 0   key length u16 | value length u16 | flags u32 (none is defined, zero)
+/// word 0   key length u16 | value length u16 | check word u32: low bits of the record's hash
 /// word 1   level u64
 ///          key, filled up to a word with zeros | value, likewise
 /// ```
@@ -35,18 +35,18 @@ const UNITS_PER_SLAB: u64 = SLAB_BYTES / UNIT_BYTES;
 pub(crate) struct Head {
     pub(crate) key_len: usize,
     pub(crate) value_len: usize,
-    pub(crate) flags: u32,
+    pub(crate) check: u32,
     pub(crate) level: Level,
 }
 
 impl Head {
     #[inline]
     pub(crate) fn from_words([first, second]: [u64; 2]) -> Self {
-        let [k0, k1, v0, v1, f0, f1, f2, f3] = first.to_le_bytes();
+        let [k0, k1, v0, v1, c0, c1, c2, c3] = first.to_le_bytes();
         Self {
             key_len: u16::from_le_bytes([k0, k1]).into(),
             value_len: u16::from_le_bytes([v0, v1]).into(),
-            flags: u32::from_le_bytes([f0, f1, f2, f3]),
+            check: u32::from_le_bytes([c0, c1, c2, c3]),
             level: Level(second),
         }
     }
@@ -59,9 +59,9 @@ impl Head {
         let [v0, v1] = u16::try_from(self.value_len)
             .unwrap_or(u16::MAX)
             .to_le_bytes();
-        let [f0, f1, f2, f3] = self.flags.to_le_bytes();
+        let [c0, c1, c2, c3] = self.check.to_le_bytes();
         [
-            u64::from_le_bytes([k0, k1, v0, v1, f0, f1, f2, f3]),
+            u64::from_le_bytes([k0, k1, v0, v1, c0, c1, c2, c3]),
             self.level.0,
         ]
     }
@@ -118,6 +118,12 @@ struct Slab {
     map: Box<[u64]>,
 }
 
+impl Slab {
+    fn is_used(&self, block: usize) -> bool {
+        self.map[block / 64] & 1 << (block % 64) != 0
+    }
+}
+
 /// What is free in an arena.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -126,6 +132,8 @@ pub(crate) struct Arena {
     partial: Vec<Vec<usize>>,
     /// Free blocks in these, by class.
     free: Vec<u64>,
+    /// The block given back last, by class; it is taken first, since its lines are at hand.
+    recent: Vec<Option<u64>>,
     /// Slabs without a class, below `slabs.len()`.
     empty: Vec<usize>,
     /// Slabs that fit.
@@ -144,6 +152,7 @@ impl Arena {
             slabs: Vec::new(),
             partial: vec![Vec::new(); classes],
             free: vec![0; classes],
+            recent: vec![None; classes],
             empty: Vec::new(),
             limit: words / (usize::try_from(SLAB_BYTES).unwrap_or(usize::MAX) / 8),
         }
@@ -153,6 +162,11 @@ impl Arena {
     pub(crate) fn free_slabs(&self) -> u64 {
         let free = self.limit - self.slabs.len() + self.empty.len();
         u64::try_from(free).unwrap_or(u64::MAX)
+    }
+
+    /// Returns all slabs.
+    pub(crate) fn slabs(&self) -> u64 {
+        u64::try_from(self.limit).unwrap_or(u64::MAX)
     }
 
     /// Returns how many slabs must be free for `blocks` more blocks of a class.
@@ -165,25 +179,35 @@ impl Arena {
     /// Returns the offset of a block of a class, now in use; `None` if there is none.
     pub(crate) fn allocate(&mut self, class: u8) -> Option<u64> {
         let of_class = usize::from(class);
+        if let Some(offset) = self.recent[of_class].take()
+            && let Some((number, block)) = self.locate(class, offset)
+            && !self.slabs[number].is_used(block)
+        {
+            self.take(number, block);
+            return Some(offset);
+        }
         let number = match self.partial[of_class].last() {
             Some(number) => *number,
             None => self.adopt(class)?,
         };
+        let mut maps = self.slabs[number].map.iter().enumerate();
+        let (at, bits) = maps.find(|(_, bits)| **bits != u64::MAX)?;
+        let block = at * 64 + usize::try_from(bits.trailing_ones()).ok()?;
+        self.take(number, block);
+        let within = u64::try_from(block).ok()? * units(class);
+        Some(u64::try_from(number).ok()? * UNITS_PER_SLAB + within)
+    }
+
+    /// Marks a free block of a listed slab as in use.
+    fn take(&mut self, number: usize, block: usize) {
         let slab = &mut self.slabs[number];
-        let (at, bits) = slab
-            .map
-            .iter_mut()
-            .enumerate()
-            .find(|(_, b)| **b != u64::MAX)?;
-        let bit = bits.trailing_ones();
-        *bits |= 1 << bit;
-        let block = u64::try_from(at).ok()? * 64 + u64::from(bit);
+        let class = slab.class;
+        slab.map[block / 64] |= 1 << (block % 64);
         slab.used += 1;
-        self.free[of_class] -= 1;
+        self.free[usize::from(class)] -= 1;
         if u64::from(slab.used) == blocks_per_slab(class) {
-            self.partial[of_class].pop();
+            self.unlist(number, class);
         }
-        Some(u64::try_from(number).ok()? * UNITS_PER_SLAB + block * units(class))
     }
 
     /// Gives a block back; one that is not in use, as only rotten memory names it, stays as it is.
@@ -193,11 +217,11 @@ impl Arena {
         };
         let of_class = usize::from(class);
         let slab = &mut self.slabs[number];
-        let bit = 1 << (block % 64);
-        if slab.map[block / 64] & bit == 0 {
+        if !slab.is_used(block) {
             return;
         }
-        slab.map[block / 64] &= !bit;
+        slab.map[block / 64] &= !(1 << (block % 64));
+        self.recent[of_class] = Some(offset);
         let was_full = u64::from(slab.used) == blocks_per_slab(class);
         slab.used -= 1;
         self.free[of_class] += 1;
@@ -207,6 +231,12 @@ impl Arena {
         if self.slabs[number].used == 0 {
             self.retire(number);
         }
+    }
+
+    /// Returns whether a block is in use.
+    pub(crate) fn is_used(&self, class: u8, offset: u64) -> bool {
+        self.locate(class, offset)
+            .is_some_and(|(number, block)| self.slabs[number].is_used(block))
     }
 
     /// Marks a block that the index names as in use; for the rebuild of an empty arena.
@@ -226,11 +256,10 @@ impl Arena {
         }
         let (number, block) = self.locate(class, offset).ok_or(BadBlock)?;
         let slab = &mut self.slabs[number];
-        let bit = 1 << (block % 64);
-        if slab.map[block / 64] & bit != 0 {
+        if slab.is_used(block) {
             return Err(BadBlock);
         }
-        slab.map[block / 64] |= bit;
+        slab.map[block / 64] |= 1 << (block % 64);
         slab.used += 1;
         Ok(())
     }
@@ -257,7 +286,8 @@ impl Arena {
         let number = usize::try_from(offset / UNITS_PER_SLAB).ok()?;
         let within = offset % UNITS_PER_SLAB;
         let block = within / units(class);
-        let fits = self.slabs.get(number)?.class == class
+        let fits = class != 0
+            && self.slabs.get(number)?.class == class
             && within.is_multiple_of(units(class))
             && block < blocks_per_slab(class);
         Some((number, usize::try_from(block).ok()?)).filter(|_| fits)
@@ -297,14 +327,20 @@ impl Arena {
         list.push(number);
     }
 
-    /// Takes the class from a slab without a used block.
-    fn retire(&mut self, number: usize) {
-        let Slab { class, at, .. } = std::mem::take(&mut self.slabs[number]);
+    fn unlist(&mut self, number: usize, class: u8) {
+        let at = self.slabs[number].at;
         let list = &mut self.partial[usize::from(class)];
         list.swap_remove(at);
         if let Some(moved) = list.get(at) {
             self.slabs[*moved].at = at;
         }
+    }
+
+    /// Takes the class from a slab without a used block.
+    fn retire(&mut self, number: usize) {
+        let class = self.slabs[number].class;
+        self.unlist(number, class);
+        self.slabs[number] = Slab::default();
         self.free[usize::from(class)] -= blocks_per_slab(class);
         self.empty.push(number);
     }
@@ -328,7 +364,7 @@ mod tests {
         let largest = Head {
             key_len: KEY_BYTES_MAX,
             value_len: VALUE_BYTES_MAX,
-            flags: 0,
+            check: 0,
             level: Level(0),
         };
         assert!(class_for(largest.record_words()).is_some());
@@ -354,6 +390,28 @@ mod tests {
         arena.release(4, all[blocks]);
         assert_eq!(arena.slabs_needed(4, 1), 0);
         assert_eq!(arena.allocate(4), Some(all[blocks]));
+    }
+
+    #[test]
+    fn the_block_given_back_last_is_taken_first() {
+        let mut arena = Arena::new(8192);
+        let all: Vec<u64> = (0..20).map(|_| arena.allocate(3).unwrap()).collect();
+        for given_back in [4, 9, 2] {
+            arena.release(3, all[given_back]);
+        }
+        // Then the others, from the beginning; each once.
+        let again: Vec<u64> = (0..4).map(|_| arena.allocate(3).unwrap()).collect();
+        assert_eq!(again[..3], [all[2], all[4], all[9]]);
+        assert!(!all.contains(&again[3]));
+        // A slab that was given up meanwhile has no such block any more.
+        for offset in all.iter().chain(&again[3..]) {
+            arena.release(3, *offset);
+        }
+        assert_eq!((arena.free_slabs(), arena.allocate(5)), (1, Some(0)));
+        assert!(!arena.is_used(3, all[2]) && !arena.is_used(0, 0));
+        assert!(arena.is_used(5, 0) && !arena.is_used(5, 1));
+        arena.release(0, 0);
+        assert!(arena.is_used(5, 0));
     }
 
     #[test]

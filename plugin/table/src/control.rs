@@ -1,7 +1,7 @@
 //! The regions of a table's folder, who provides them, and the words of `ctl`; it maps nothing itself.
 //!
 //! ```text
-//! ctl   0 magic | 1 format | 2 generation that answers | 3 generation announced to answer next
+//! ctl   0 magic | 1 format | 2 generation that answers | 3 generation announced: being loaded, to answer next
 //!       8 oldest generation that may be left over, the one that answers apart | 9 newest number used
 //!       64 pulse
 //! ```

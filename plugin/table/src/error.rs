@@ -98,7 +98,8 @@ pub enum PrepareError {
         /// Slabs that are free.
         free_slabs: u64,
     },
-    /// Its memory contradicts itself; only a full reload helps.
+    /// The memory of its record, or of a slot in which that may lie, has rotted; a repair of its partition
+    /// or a full reload helps.
     #[error("the table is corrupt near {0}")]
     Corrupt(Key),
 }
@@ -136,6 +137,44 @@ pub enum ApplyError {
     #[error("the table is not completely loaded")]
     Loading,
     /// It does not fit.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+}
+
+/// Returned when a partition could not be repaired.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RepairError {
+    /// What was said to be its content cannot be; nothing was changed.
+    #[error("the partition cannot hold what the master says: {key} {what}")]
+    Content {
+        /// The record.
+        key: Key,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What differs does not fit.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The table is still being loaded.
+    #[error("the table is not completely loaded")]
+    Loading,
+    /// Memory does not keep what is written to it; only a full reload helps.
+    #[error(
+        "partition {partition} is not what was written to it: its memory is broken, reload the table"
+    )]
+    Rotten {
+        /// Which.
+        partition: u16,
+    },
+}
+
+/// Returned when a table could not be copied into a bigger one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// A record of the live table could not be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The bigger one is not big enough.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
 }

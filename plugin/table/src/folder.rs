@@ -1,8 +1,9 @@
 //! The owner of a table's folder: makes, announces, flips and removes generations; it loads no record.
 //!
-//! A full load goes into a new generation that nobody sees. `ctl` announces it, so that workers can map
-//! it, then names it as the one that answers: the flip is one store. A look-up checks afterwards that
-//! the generation is still the same, so the old table can be given back at once.
+//! A full load goes into a new generation. `ctl` announces it as soon as its region is there, so that
+//! workers map it ahead and open it later, then names it as the one that answers: the flip is one store. A
+//! look-up checks afterwards that the generation is still the same, so the old table can be given back at
+//! once.
 
 use std::fmt;
 use std::io;
@@ -107,7 +108,7 @@ impl<R: OwnRegions> Folder<R> {
             .map_err(|source| FolderError::Table { generation, source })
     }
 
-    /// Makes an empty table under a new number, to be loaded; no worker sees it.
+    /// Makes an empty table under a new number, to be loaded; workers map it, but do not look into it.
     ///
     /// # Errors
     /// [`FolderError::Region`] without room for it, [`FolderError::Table`] for a size that cannot be.
@@ -128,6 +129,7 @@ impl<R: OwnRegions> Folder<R> {
             .map_err(|source| FolderError::Region { name, source })?;
         let writer = Writer::create(region, geometry, key)
             .map_err(|source| FolderError::Table { generation, source })?;
+        self.store(AT_NEXT, generation.0);
         Ok((generation, writer))
     }
 
@@ -137,36 +139,22 @@ impl<R: OwnRegions> Folder<R> {
         newest.checked_add(1).ok_or(FolderError::Control)
     }
 
-    /// Lets workers map a generation that is loaded, before it answers.
-    ///
-    /// Optional; between this and [`Self::flip`] they have the time to do so outside a look-up.
-    ///
-    /// # Errors
-    /// [`FolderError::Table`] if it is not loaded.
-    pub fn announce(&self, table: &Table<R::Region>) -> Result<(), FolderError> {
-        let (generation, writer) = table;
-        if writer.is_loading() {
-            return Err(FolderError::Table {
-                generation: *generation,
-                source: OpenTableError::Loading,
-            });
-        }
-        self.store(AT_NEXT, generation.0);
-        Ok(())
-    }
-
     /// Lets look-ups be answered by a generation from now on, and removes all others.
     ///
     /// # Errors
     /// [`FolderError::Table`] if it is not loaded; then nothing has changed. [`FolderError::Region`] if
     /// another could not be removed; then the flip is done.
     pub fn flip(&self, table: &Table<R::Region>) -> Result<(), FolderError> {
-        self.announce(table)?;
+        let (generation, writer) = (table.0, &table.1);
+        if writer.loading {
+            let source = OpenTableError::Loading;
+            return Err(FolderError::Table { generation, source });
+        }
         if let Some(current) = self.current() {
             // Left over from the next store on, also if this life ends with it.
             self.store(AT_OLDEST, self.word(AT_OLDEST).min(current.0));
         }
-        self.store(AT_GENERATION, table.0.0);
+        self.store(AT_GENERATION, generation.0);
         // Whoever reads a zero of the old table, which is given back now, also sees the flip.
         AtomicU64::fence_release();
         self.discard_others()

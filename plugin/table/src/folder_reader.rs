@@ -23,14 +23,21 @@ const FLIPS_MAX: usize = 8;
 
 /// Reads the table of a folder through all its generations; one for each worker.
 ///
-/// A look-up makes no system call unless the table was flipped and [`Self::refresh`] was not called
-/// since; then it maps the new one first. Where nothing could be mapped so far, each look-up tries once.
+/// A look-up makes no system call unless the table was flipped to one that [`Self::refresh`] did not map
+/// ahead; then it maps the new one first. Where nothing could be mapped so far, each look-up tries once.
 pub struct FolderReader<R: MapRegions> {
     regions: R,
     control: Option<R::Region>,
     current: Option<Mapped<R::Region>>,
-    /// Announced, to answer after the next flip.
-    next: Option<Mapped<R::Region>>,
+    /// Announced, to answer after a flip.
+    next: Option<Ahead<R::Region>>,
+}
+
+/// A table that is mapped ahead while it is being loaded; nothing in it is looked at before the flip.
+struct Ahead<Region> {
+    generation: u64,
+    /// `None` if it could not be mapped: that is tried again at the flip, not at every request.
+    region: Option<Region>,
 }
 
 struct Mapped<Region> {
@@ -51,23 +58,36 @@ impl<R: MapRegions> FolderReader<R> {
         reader
     }
 
-    /// Maps what has appeared: `ctl`, the table that answers, the announced one.
+    /// Maps what has appeared: `ctl`, the table that answers, the announced one; unmaps what was given up.
     ///
-    /// To be called from a timer, and costs two loads if there is nothing to do.
+    /// To be called behind a request or from a timer; costs two loads if there is nothing to do.
+    #[inline]
     pub fn refresh(&mut self) {
-        if self.map_control().is_none() {
+        if self.control.is_none() && self.map_control().is_none() {
             return;
         }
         if let Some(generation) = self.generation() {
+            // Whoever sees the flip also sees that the table is loaded.
+            AtomicU64::fence_acquire();
             // A failure is met again, and reported, by the next look-up.
             let _unmapped_yet = self.adopt(generation);
         }
         let next = self.word(AT_NEXT);
-        if next == 0 || self.is_current(next) {
-            self.next = None;
-        } else if self.next.as_ref().is_none_or(|m| m.generation != next) {
-            self.next = self.map_table(next).ok();
+        let ahead = self.next.as_ref().map(|ahead| ahead.generation);
+        let wanted = Some(next).filter(|next| *next != 0 && !self.is_current(*next));
+        if ahead != wanted {
+            self.map_ahead(wanted);
         }
+    }
+
+    /// Maps an announced table instead of the one announced before.
+    #[cold]
+    fn map_ahead(&mut self, generation: Option<u64>) {
+        self.next = None;
+        self.next = generation.map(|generation| Ahead {
+            generation,
+            region: self.map_region(generation).ok(),
+        });
     }
 
     fn map_control(&mut self) -> Option<&R::Region> {
@@ -102,11 +122,9 @@ impl<R: MapRegions> FolderReader<R> {
             .is_some_and(|mapped| mapped.generation == generation)
     }
 
-    fn map_table(&self, generation: u64) -> Result<Mapped<R::Region>, Reason> {
+    fn map_region(&self, generation: u64) -> Result<R::Region, Reason> {
         let name = RegionName::Table(Generation(generation));
-        let region = self.regions.map(name).map_err(|_| Reason::Unreadable)?;
-        let reader = Reader::open(region).map_err(|_| Reason::Unreadable)?;
-        Ok(Mapped { generation, reader })
+        self.regions.map(name).map_err(|_| Reason::Unreadable)
     }
 
     /// Makes `generation` the one that answers here.
@@ -120,11 +138,13 @@ impl<R: MapRegions> FolderReader<R> {
 
     #[cold]
     fn replace(&mut self, generation: u64) -> Result<(), Reason> {
-        let mapped = match self.next.take_if(|next| next.generation == generation) {
-            Some(next) => next,
-            None => self.map_table(generation)?,
+        let ahead = self.next.take_if(|next| next.generation == generation);
+        let region = match ahead.and_then(|ahead| ahead.region) {
+            Some(region) => region,
+            None => self.map_region(generation)?,
         };
-        self.current = Some(mapped);
+        let reader = Reader::open(region).map_err(|_| Reason::Unreadable)?;
+        self.current = Some(Mapped { generation, reader });
         Ok(())
     }
 
@@ -177,9 +197,9 @@ impl<R: MapRegions> FolderReader<R> {
 
     /// Starts to fetch what a look-up of `key` will need first; see [`Reader::prefetch`].
     #[inline]
-    pub fn prefetch(&self, key: &[u8]) {
+    pub fn prefetch(&self, key: &[u8], fetch: impl FnOnce(&AtomicU64)) {
         if let Some(mapped) = &self.current {
-            mapped.reader.prefetch(key);
+            mapped.reader.prefetch(key, fetch);
         }
     }
 
@@ -187,6 +207,17 @@ impl<R: MapRegions> FolderReader<R> {
     #[inline]
     pub fn pulse(&self) -> Option<Pulse> {
         Pulse::read(self.control.as_ref()?.as_ref())
+    }
+
+    /// Returns the region that is mapped to answer.
+    pub fn region(&self) -> Option<&R::Region> {
+        self.current.as_ref().map(|mapped| &mapped.reader.memory)
+    }
+
+    /// Returns whether what is mapped to answer still does; once it does not, its memory may be gone.
+    pub fn is_answering(&self) -> bool {
+        self.generation()
+            .is_some_and(|generation| self.is_current(generation))
     }
 
     /// Returns the generation that is mapped to answer.

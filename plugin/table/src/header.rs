@@ -18,6 +18,7 @@
 use locus_proto::{Epoch, EpochId, Level, Position, Root};
 
 use crate::Word;
+use crate::audit::Account;
 use crate::layout::{AT_BEGIN, AT_DONE, AT_MARKS};
 
 /// Bounds the reading of a position; each repetition means that two batches ended meanwhile.
@@ -31,6 +32,30 @@ pub(crate) struct Mark {
     pub(crate) records: u64,
     /// Bytes of all keys and values.
     pub(crate) bytes: u64,
+}
+
+impl Mark {
+    /// Returns the mark of a table that holds this and stands otherwise where this mark says.
+    pub(crate) fn with(self, account: Account) -> Self {
+        let position = Position {
+            root: account.sum,
+            ..self.position
+        };
+        Self {
+            position,
+            records: account.records,
+            bytes: account.bytes,
+        }
+    }
+
+    /// Returns what the table holds.
+    pub(crate) fn account(self) -> Account {
+        Account {
+            sum: self.position.root,
+            records: self.records,
+            bytes: self.bytes,
+        }
+    }
 }
 
 #[inline]

@@ -8,7 +8,9 @@
 
 use locus_proto::{Change, ChangeOp, Key, Level};
 
-use crate::layout::{AT_JOURNAL, AT_JOURNAL_CHANGES, AT_JOURNAL_WORDS, JOURNAL_WORDS};
+use crate::layout::{
+    AT_JOURNAL, AT_JOURNAL_CHANGES, AT_JOURNAL_REPAIRS, AT_JOURNAL_WORDS, JOURNAL_WORDS,
+};
 use crate::publish::store_bytes;
 use crate::{OpenTableError, Word};
 
@@ -32,8 +34,8 @@ pub(crate) fn change_words(change: &Change) -> usize {
     HEAD_WORDS + change.key.as_bytes().len().div_ceil(8) + value.len().div_ceil(8)
 }
 
-/// Writes a batch; it was checked to fit.
-pub(crate) fn write<W: Word>(words: &[W], changes: &[Change]) {
+/// Writes a batch, of a repair if it says of which partition; it was checked to fit.
+pub(crate) fn write<W: Word>(words: &[W], changes: &[Change], repairs: Option<u16>) {
     let mut rest = &words[AT_JOURNAL..AT_JOURNAL + JOURNAL_WORDS];
     for change in changes {
         let (entry, behind) = rest.split_at(change_words(change));
@@ -52,6 +54,20 @@ pub(crate) fn write<W: Word>(words: &[W], changes: &[Change]) {
     let used = JOURNAL_WORDS - rest.len();
     words[AT_JOURNAL_WORDS].store(u64::try_from(used).unwrap_or(u64::MAX));
     words[AT_JOURNAL_CHANGES].store(u64::try_from(changes.len()).unwrap_or(u64::MAX));
+    words[AT_JOURNAL_REPAIRS].store(repairs.map_or(0, |partition| u64::from(partition) + 1));
+}
+
+/// Returns the partition that the batch repairs; `None` for a batch that is none of a repair.
+///
+/// # Errors
+/// [`OpenTableError::Corrupt`] if it cannot be.
+pub(crate) fn repairs<W: Word>(words: &[W]) -> Result<Option<u16>, OpenTableError> {
+    match words[AT_JOURNAL_REPAIRS].load().checked_sub(1) {
+        None => Ok(None),
+        Some(partition) => u16::try_from(partition)
+            .map(Some)
+            .map_err(|_| OpenTableError::Corrupt { what: "journal" }),
+    }
 }
 
 /// Reads the batch that [`write`] left.

@@ -4,17 +4,18 @@
 //! word       0  magic "LOCUSTBL" | format | buckets | words of the arena | key, two words     (constant)
 //!            8  state: 1 being loaded, 2 live
 //!           16  begin | done: number of the last batch that was begun, that is done
-//!           24  words and changes in the journal
+//!           24  words and changes in the journal | partition it repairs, plus one; zero for a batch
 //!           32  two marks of eight words: level | epoch counter | epoch id | root | records | bytes
-//!          512  65,536 partition sums of two words                                           (1 MiB)
-//!      131,584  lengths of number prefixes in use under each three leading digits
-//!      132,608  journal of one batch                                                       (512 KiB)
+//!          512  65,536 partitions of three words: sum, two words | records << 40 | bytes     (1.5 MiB)
+//!      197,120  lengths of number prefixes in use under each three leading digits
+//!      198,144  journal of one batch                                                       (500 KiB)
 //!      262,144  index: buckets of eight words, PROBE more than the header says; to a multiple of 2 MiB
 //!               bucket = version << 8 | reach, then seven slots
 //!               slot   = tag u16 | size class u8 | offset u40 in units of 16 bytes; zero if empty
 //!       behind  arena: slabs of 64 KiB, each of blocks of one size class
 //! ```
-//! Words are little-endian where they hold bytes.
+//! Words are little-endian where they hold bytes. The order in which a change stores them stands in the
+//! crate's documentation.
 
 #![deny(
     clippy::unwrap_used,
@@ -28,7 +29,7 @@ use crate::audit::Hashes;
 use crate::{OpenTableError, PARTITIONS, TableKey, Word};
 
 /// Version of the layout; a reader refuses any other.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// Buckets behind its home in which a key may lie.
 ///
@@ -41,10 +42,12 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LOCUSTBL");
 
 /// Words of a bucket: one cache line.
 pub(crate) const BUCKET_WORDS: usize = 8;
+/// Its bytes.
+pub(crate) const BUCKET_BYTES: usize = BUCKET_WORDS * 8;
 /// Slots of a bucket: the line without its version.
 pub(crate) const BUCKET_SLOTS: usize = 7;
-/// Words of one partition's sum.
-pub(crate) const SUM_WORDS: usize = 2;
+/// Words of one partition's account.
+pub(crate) const ACCOUNT_WORDS: usize = 3;
 
 // The header: one page. Each group of eight words is a cache line; readers of the first two never meet
 // a line that the writer touches per batch.
@@ -59,16 +62,18 @@ pub(crate) const AT_BEGIN: usize = 16;
 pub(crate) const AT_DONE: usize = 17;
 pub(crate) const AT_JOURNAL_WORDS: usize = 24;
 pub(crate) const AT_JOURNAL_CHANGES: usize = 25;
+pub(crate) const AT_JOURNAL_REPAIRS: usize = 26;
 pub(crate) const AT_MARKS: usize = 32; // two lines of eight words
 
-pub(crate) const AT_SUMS: usize = HEADER_WORDS;
-pub(crate) const SUMS_WORDS: usize = PARTITIONS * SUM_WORDS;
-pub(crate) const AT_LENGTHS: usize = AT_SUMS + SUMS_WORDS;
+pub(crate) const AT_ACCOUNTS: usize = HEADER_WORDS;
+pub(crate) const ACCOUNTS_WORDS: usize = PARTITIONS * ACCOUNT_WORDS;
+pub(crate) const AT_LENGTHS: usize = AT_ACCOUNTS + ACCOUNTS_WORDS;
 /// One word for each of the thousand leading three digits.
 pub(crate) const LENGTHS_WORDS: usize = 1000;
 pub(crate) const AT_JOURNAL: usize = AT_LENGTHS + 1024;
-/// 512 KiB: a frame of the largest size and count, each change padded to whole words, has 368 KiB.
-pub(crate) const JOURNAL_WORDS: usize = 64 * 1024;
+/// 500 KiB, up to the next huge page: a frame of the largest size and count, each change padded to whole
+/// words, has 368 KiB.
+pub(crate) const JOURNAL_WORDS: usize = 64_000;
 
 /// 2 MiB: index and arena each begin at a huge page.
 const HUGE_WORDS: usize = 256 * 1024;
@@ -212,6 +217,12 @@ impl Layout {
     #[inline]
     pub(crate) fn home(buckets: u64, hash: u64) -> u64 {
         hash.carrying_mul(buckets, 0).1
+    }
+
+    /// Returns the slots at the homes of keys; those behind the last home are for keys that are displaced.
+    pub(crate) fn slots(&self) -> u64 {
+        let per_bucket = u64::try_from(BUCKET_SLOTS).unwrap_or(u64::MAX);
+        self.buckets.saturating_mul(per_bucket)
     }
 
     /// Returns the words of the arena, for the header.

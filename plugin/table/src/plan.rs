@@ -1,13 +1,15 @@
 //! What a batch will do to a table, worked out before anything is written; it writes nothing.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use locus_proto::{Change, ChangeOp, FRAME_CHANGES_MAX, Root};
 
 use crate::arena::{Arena, CLASS_MAX, Head, VALUE_BYTES_MAX, class_for};
+use crate::audit::Account;
 use crate::journal::{JOURNAL_BYTES, change_words};
-use crate::layout::PROBE;
-use crate::view::{Place, Probe, View};
+use crate::layout::{BUCKET_SLOTS, PROBE};
+use crate::view::{Place, Probe, Reason, View};
 use crate::{PrepareError, Word};
 
 /// A batch that fits, and the content it leads to; see [`crate::Writer::prepare`].
@@ -17,20 +19,14 @@ pub struct Prepared {
     /// Number of the last batch when it was prepared.
     pub(crate) sequence: u64,
     pub(crate) steps: Vec<Step>,
-    pub(crate) root_after: Root,
-    pub(crate) records_after: u64,
-    pub(crate) bytes_after: u64,
+    /// What the table holds afterwards.
+    pub(crate) after: Account,
 }
 
 impl Prepared {
     /// Returns the content of the table after the batch.
     pub fn root_after(&self) -> Root {
-        self.root_after
-    }
-
-    /// Returns the number of records after the batch.
-    pub fn records_after(&self) -> u64 {
-        self.records_after
+        self.after.sum
     }
 }
 
@@ -39,12 +35,10 @@ impl Prepared {
 pub(crate) struct Step {
     pub(crate) hash: u64,
     pub(crate) what: What,
-    /// Hash of the record that goes.
-    pub(crate) minus: Root,
-    /// Hash of the record that comes.
-    pub(crate) plus: Root,
-    /// Bytes of key and value that go and come.
-    pub(crate) bytes: (u64, u64),
+    /// The record that goes.
+    pub(crate) gone: Account,
+    /// The record that comes.
+    pub(crate) come: Account,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,20 +57,37 @@ pub(crate) enum What {
     Remove { place: Place },
 }
 
+/// What to do where the memory of a record, or of a slot in which the key may lie, contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rot {
+    /// Refuse the change.
+    Refuse,
+    /// Look past it, as if the slot held another key and the record were true: the partition is to be
+    /// repaired anyway.
+    LookPast,
+}
+
 /// Works out steps against one state of a table.
 pub(crate) struct Planner<'a, W> {
-    pub(crate) view: View<'a, W>,
+    view: View<'a, W>,
     /// Slots that inserts planned before will take; none are remembered for a single step.
-    taken: Option<HashSet<(u64, usize)>>,
+    taken: Option<Taken>,
     scratch: &'a mut [u8],
     records: u64,
+    rot: Rot,
 }
 
 impl<'a, W: Word> Planner<'a, W> {
     /// Returns a planner for the steps of one batch, which are done after all are planned.
-    pub(crate) fn of_batch(view: View<'a, W>, scratch: &'a mut [u8], records: u64) -> Self {
+    pub(crate) fn of_batch(
+        view: View<'a, W>,
+        scratch: &'a mut [u8],
+        records: u64,
+        rot: Rot,
+    ) -> Self {
         Self {
-            taken: Some(HashSet::new()),
+            taken: Some(Taken::default()),
+            rot,
             ..Self::of_one(view, scratch, records)
         }
     }
@@ -88,41 +99,56 @@ impl<'a, W: Word> Planner<'a, W> {
             taken: None,
             scratch,
             records,
+            rot: Rot::Refuse,
         }
     }
 
-    /// Works out one change, and remembers the slot it takes.
-    pub(crate) fn step(&mut self, change: &Change) -> Result<Step, PrepareError> {
+    /// Works out one change of a key with this hash, and remembers the slot it takes.
+    pub(crate) fn step(&mut self, change: &Change, hash: u64) -> Result<Step, PrepareError> {
         let key = change.key.as_bytes();
-        let hash = self.view.hashes.key(key);
-        let (place, minus, gone) = match self.view.probe(key, self.scratch) {
+        let have = match self.view.probe_hashed(hash, key, self.scratch) {
             Probe::Found(hit, place) => {
                 let value = hit.value(self.scratch).unwrap_or_default();
-                let record = self.view.hashes.record(key, hit.level, hit.flags, value);
-                (Some(place), record, len(key.len() + value.len()))
+                let account = self.view.hashes.account(key, hit.level, value);
+                if account.check_word() != hit.check && self.rot == Rot::Refuse {
+                    return Err(PrepareError::Corrupt(change.key.clone()));
+                }
+                Some((place, account))
             }
-            Probe::Absent => (None, Root::EMPTY, 0),
+            Probe::Absent => None,
+            Probe::Unavailable(Reason::Corrupt) if self.rot == Rot::LookPast => {
+                self.find_past_rot(hash, key)
+            }
             Probe::Unavailable(_) => return Err(PrepareError::Corrupt(change.key.clone())),
         };
-        let (what, plus, come) = match &change.op {
-            ChangeOp::Put(value) => self.put(change, value, hash, place)?,
-            ChangeOp::Delete => match place {
-                Some(place) => (What::Remove { place }, Root::EMPTY, 0),
-                None => (What::Nothing, Root::EMPTY, 0),
+        self.step_from(change, hash, have)
+    }
+
+    /// Works out one change of a key that is where `have` says.
+    pub(crate) fn step_from(
+        &mut self,
+        change: &Change,
+        hash: u64,
+        have: Option<(Place, Account)>,
+    ) -> Result<Step, PrepareError> {
+        let gone = have.map_or_else(Account::default, |(_, account)| account);
+        let place = have.map(|(place, _)| place);
+        let (what, come) = match &change.op {
+            ChangeOp::Put(value) => match self.put(change, value, hash, place)? {
+                // The same hash means the same record: a redo finds what it has already done.
+                (What::Replace { .. }, come) if come == gone => (What::Nothing, come),
+                other => other,
             },
-        };
-        // The same hash means the same record: a redo finds what it has already done.
-        let what = if place.is_some() && minus == plus {
-            What::Nothing
-        } else {
-            what
+            ChangeOp::Delete => match place {
+                Some(place) => (What::Remove { place }, Account::default()),
+                None => (What::Nothing, Account::default()),
+            },
         };
         Ok(Step {
             hash,
             what,
-            minus,
-            plus,
-            bytes: (gone, come),
+            gone,
+            come,
         })
     }
 
@@ -132,16 +158,14 @@ impl<'a, W: Word> Planner<'a, W> {
         value: &[u8],
         hash: u64,
         place: Option<Place>,
-    ) -> Result<(What, Root, u64), PrepareError> {
-        let key = change.key.as_bytes();
-        let class = class_for(head_of(change, value).record_words())
+    ) -> Result<(What, Account), PrepareError> {
+        let class = class_for(head_of(change, value, 0).record_words())
             .filter(|_| value.len() <= VALUE_BYTES_MAX)
             .ok_or_else(|| PrepareError::ValueTooLong {
                 key: change.key.clone(),
                 len: value.len(),
                 max: VALUE_BYTES_MAX,
             })?;
-        let record = self.view.hashes.record(key, change.level, 0, value);
         let what = match place {
             Some(place) => What::Replace { place, class },
             None => {
@@ -156,7 +180,8 @@ impl<'a, W: Word> Planner<'a, W> {
                 }
             }
         };
-        Ok((what, record, len(key.len() + value.len())))
+        let key = change.key.as_bytes();
+        Ok((what, self.view.hashes.account(key, change.level, value)))
     }
 
     /// Returns the free slot nearest to the home of a key, and how many buckets behind it.
@@ -168,8 +193,8 @@ impl<'a, W: Word> Planner<'a, W> {
                 break; // behind the last bucket
             };
             for (slot, word) in slots.iter().enumerate() {
-                let at = (bucket, slot);
-                if word.load() == 0 && self.taken.as_mut().is_none_or(|taken| taken.insert(at)) {
+                let is_free = word.load() == 0;
+                if is_free && self.taken.as_mut().is_none_or(|t| t.take(bucket, slot)) {
                     let word = 0;
                     return Some((Place { bucket, slot, word }, distance));
                 }
@@ -177,14 +202,66 @@ impl<'a, W: Word> Planner<'a, W> {
         }
         None
     }
+
+    /// Finds a record as a look-up does, but goes on behind what cannot be read.
+    fn find_past_rot(&mut self, hash: u64, key: &[u8]) -> Option<(Place, Account)> {
+        let home = self.view.home(hash);
+        (home..=home + PROBE)
+            .flat_map(|bucket| (0..BUCKET_SLOTS).map(move |slot| (bucket, slot)))
+            .find_map(|(bucket, slot)| {
+                let scanned = self.view.scan_slot(bucket, slot, self.scratch).ok()??;
+                let (word, head) = (scanned.word, scanned.head);
+                let place = Place { bucket, slot, word };
+                let (found, value) = scanned.split(self.scratch)?;
+                let is_it = found == key && self.view.is_in_place(hash, place, head);
+                is_it.then(|| (place, self.view.hashes.account(key, head.level, value)))
+            })
+    }
 }
 
-/// Returns the head of the record that a put makes.
-pub(crate) fn head_of(change: &Change, value: &[u8]) -> Head {
+/// Changes whose lines are fetched together: few enough to stay in the nearest cache.
+pub(crate) const AT_ONCE: usize = 32;
+
+/// Slots that a batch will take.
+#[derive(Debug, Default)]
+struct Taken(HashSet<u64, BuildHasherDefault<Spread>>);
+
+impl Taken {
+    /// Returns whether the slot was still free.
+    fn take(&mut self, bucket: u64, slot: usize) -> bool {
+        let slot = u64::try_from(slot).unwrap_or(u64::MAX);
+        self.0.insert(bucket << 3 | (slot & 7))
+    }
+}
+
+/// Spreads numbers that nobody outside chooses over a hash set: buckets follow a keyed hash.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // Knuth's golden ratio; the set looks at the top bits too.
+        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+}
+
+/// Returns the head of the record that a put makes, whose hash has this check word.
+pub(crate) fn head_of(change: &Change, value: &[u8], check: u32) -> Head {
     Head {
         key_len: change.key.as_bytes().len(),
         value_len: value.len(),
-        flags: 0,
+        check,
         level: change.level,
     }
 }
@@ -202,9 +279,22 @@ pub(crate) fn check_batch(changes: &[Change]) -> Result<(), PrepareError> {
         let max = JOURNAL_BYTES;
         return Err(PrepareError::TooLarge { bytes, max });
     }
-    let mut keys = HashSet::with_capacity(changes.len());
-    match changes.iter().find(|change| !keys.insert(&change.key)) {
-        Some(twice) => Err(PrepareError::KeyTwice(twice.key.clone())),
+    Ok(())
+}
+
+/// Checks that each key comes once.
+pub(crate) fn check_once(changes: &[Change], steps: &[Step]) -> Result<(), PrepareError> {
+    let mut hashes: Vec<(u64, usize)> = steps.iter().map(|step| step.hash).zip(0..).collect();
+    hashes.sort_unstable();
+    // Keys with one hash are one key, but for a chance that nobody will see.
+    let same_hash = hashes.chunk_by(|(a, _), (b, _)| a == b);
+    let mut twice = same_hash.filter(|same| same.len() > 1).flat_map(|same| {
+        let mut keys = HashSet::new();
+        let all = same.iter().map(|(_, at)| &changes[*at].key);
+        all.filter(move |key| !keys.insert(*key))
+    });
+    match twice.next() {
+        Some(key) => Err(PrepareError::KeyTwice(key.clone())),
         None => Ok(()),
     }
 }
@@ -232,8 +322,4 @@ pub(crate) fn check_arena(arena: &Arena, steps: &[Step]) -> Result<(), PrepareEr
         });
     }
     Ok(())
-}
-
-fn len(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }

@@ -41,50 +41,99 @@ pub(crate) fn probe<W: Word>(
     for _ in 0..RETRIES_MAX {
         let in_use = head.load();
         W::fence_acquire();
-        let mut misses = [None; DIGITS_MAX];
-        let probe = longest(view, digits, in_use, &mut misses, out);
+        let mut candidates = [Candidate::default(); DIGITS_MAX];
+        let candidates = prepare(view, digits, in_use, &mut candidates);
+        let (probe, missed) = longest(view, candidates, out);
         W::fence_acquire();
-        let mut missed = misses.iter().flatten();
-        if missed.all(|miss| view.versions(miss.hash) == miss.versions) && head.load() == in_use {
+        let same = |miss: &Candidate| view.versions(miss.hash) == miss.versions;
+        if missed.iter().all(same) && head.load() == in_use {
             return probe;
         }
     }
     Probe::Unavailable(Reason::Busy)
 }
 
-/// A prefix that was not there, and the versions of where it could have been.
-#[derive(Clone, Copy)]
-struct Miss {
+/// A prefix that may have a route.
+#[derive(Clone, Copy, Default)]
+struct Candidate {
+    key: [u8; 10],
     hash: u64,
+    /// Versions of the buckets in which it can be, before it was looked up.
     versions: u64,
 }
 
-fn longest<W: Word>(
+/// Returns the prefixes of `digits` whose lengths are in use, longest first.
+///
+/// First all hashes, then all versions: the processor looks no further ahead than two or three hashes, and
+/// would wait for one line of the index after the other; so it waits once for all of them.
+fn prepare<'c, W: Word>(
     view: &View<'_, W>,
     digits: Digits,
     in_use: u64,
-    misses: &mut [Option<Miss>; DIGITS_MAX],
-    out: &mut [u8],
-) -> Probe {
-    let lengths = (1..=digits.len()).rev();
-    for (len, miss) in lengths.filter(|len| in_use & bit(*len) != 0).zip(misses) {
-        let Some(prefix) = digits.prefix(len) else {
-            continue;
+    candidates: &'c mut [Candidate; DIGITS_MAX],
+) -> &'c [Candidate] {
+    let mut left = in_use & bits_to(digits.len());
+    let mut count: usize = 0;
+    for candidate in &mut *candidates {
+        let len = left.checked_ilog2().and_then(|len| u8::try_from(len).ok());
+        let Some(prefix) = len.and_then(|len| digits.prefix(len)) else {
+            break;
         };
-        let key = Key::route_bytes(prefix);
-        let hash = view.hashes.key(&key);
-        let versions = view.versions(hash);
-        W::fence_acquire();
-        match view.probe_hashed(hash, &key, out) {
-            Probe::Absent => *miss = Some(Miss { hash, versions }),
-            found @ (Probe::Found(..) | Probe::Unavailable(_)) => return found,
+        left &= !bit(prefix.len());
+        let (first, rest) = Key::route_words(prefix);
+        candidate.key = Key::route_bytes(prefix);
+        candidate.hash = view.hashes.ten_bytes(first, rest);
+        count = count.wrapping_add(1);
+    }
+    let candidates = candidates.get_mut(..count).unwrap_or_default();
+    for candidate in &mut *candidates {
+        candidate.versions = view.versions(candidate.hash);
+    }
+    W::fence_acquire();
+    candidates
+}
+
+/// Looks the candidates up in turn; returns the outcome and those that were not there.
+fn longest<'c, W: Word>(
+    view: &View<'_, W>,
+    candidates: &'c [Candidate],
+    out: &mut [u8],
+) -> (Probe, &'c [Candidate]) {
+    for (at, candidate) in candidates.iter().enumerate() {
+        match view.probe_hashed(candidate.hash, &candidate.key, out) {
+            Probe::Absent => {}
+            found @ (Probe::Found(..) | Probe::Unavailable(_)) => {
+                return (found, candidates.get(..at).unwrap_or_default());
+            }
         }
     }
-    Probe::Absent
+    (Probe::Absent, candidates)
 }
 
 fn bit(len: u8) -> u64 {
     1_u64.wrapping_shl(len.into())
+}
+
+/// Returns the bits of all lengths up to `len`, at most [`DIGITS_MAX`].
+fn bits_to(len: u8) -> u64 {
+    bit(len).wrapping_shl(1).wrapping_sub(1) & !bit(0)
+}
+
+/// Returns the words of the leading digits under which a prefix lies.
+fn under<W: Word>(words: &[W], prefix: Digits) -> impl Iterator<Item = &W> {
+    // A prefix of one or two digits lies under a hundred or ten heads.
+    let heads = match prefix.len() {
+        1 => 100,
+        2 => 10,
+        _ => 1,
+    };
+    lengths(words).iter().skip(prefix.head().into()).take(heads)
+}
+
+/// Returns whether look-ups probe for this prefix; true for a key that is not that of a route.
+pub(crate) fn is_noted<W: Word>(words: &[W], key: &[u8]) -> bool {
+    Key::route_digits(key)
+        .is_none_or(|prefix| under(words, prefix).all(|word| word.load() & bit(prefix.len()) != 0))
 }
 
 /// Lets look-ups probe for this prefix, if `key` is that of a route; before its record appears.
@@ -92,14 +141,7 @@ pub(crate) fn note<W: Word>(words: &[W], key: &[u8]) {
     let Some(prefix) = Key::route_digits(key) else {
         return;
     };
-    // A prefix of one or two digits lies under a hundred or ten heads.
-    let heads = match prefix.len() {
-        1 => 100,
-        2 => 10,
-        _ => 1,
-    };
-    let under = lengths(words).iter().skip(prefix.head().into()).take(heads);
-    for word in under {
+    for word in under(words, prefix) {
         let in_use = word.load();
         if in_use & bit(prefix.len()) == 0 {
             word.store(in_use | bit(prefix.len()));

@@ -12,10 +12,12 @@ use std::fmt;
 
 use locus_proto::{Digits, Level, Position, Root};
 
-use crate::layout::{AT_STATE, AT_SUMS, Layout, SUMS_WORDS};
+use crate::layout::{ACCOUNTS_WORDS, AT_ACCOUNTS, AT_STATE, Layout};
 use crate::view::{Probe, Reason, View};
 use crate::writer::STATE_LIVE;
-use crate::{Memory, OpenTableError, RECORD_BYTES_MAX, Word, audit, header, prefix};
+use crate::{
+    GROUPS, Memory, OpenTableError, PARTITIONS, RECORD_BYTES_MAX, Word, audit, header, prefix,
+};
 
 /// Where look-ups copy values to; made once per worker and used again for every look-up.
 pub struct RecordBuffer {
@@ -41,7 +43,6 @@ impl RecordBuffer {
             Probe::Found(hit, _) => match hit.value(&self.bytes) {
                 Some(value) => Lookup::Found(Record {
                     level: hit.level,
-                    flags: hit.flags,
                     value,
                 }),
                 None => Lookup::Unavailable(Reason::Corrupt),
@@ -69,8 +70,6 @@ impl fmt::Debug for RecordBuffer {
 pub struct Record<'b> {
     /// Level of its last change.
     pub level: Level,
-    /// Flags; none is defined, zero.
-    pub flags: u32,
     /// Value.
     pub value: &'b [u8],
 }
@@ -85,6 +84,27 @@ pub enum Lookup<'b> {
     /// It cannot be said.
     Unavailable(Reason),
 }
+
+/// What a partition's memory says to its stored sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrubbed {
+    /// The same.
+    Agrees,
+    /// Something else: memory has rotted, or a stray store hit it.
+    Differs {
+        /// The sum that its writer believes.
+        stored: Root,
+        /// The sum of what is there.
+        found: Root,
+    },
+    /// Nothing: batches came in between each time. To be tried again later.
+    Busy,
+    /// A record in it cannot be read.
+    Unreadable(Reason),
+}
+
+/// Tries of a scrub between batches; a partition takes some ten microseconds, a batch up to a millisecond.
+const SCRUB_TRIES_MAX: usize = 64;
 
 /// Reads one table beside its writer.
 pub struct Reader<M> {
@@ -128,15 +148,16 @@ impl<M: Memory> Reader<M> {
         self.view().probe(key, out)
     }
 
-    /// Starts to fetch the line of the index in which `key` is at home.
+    /// Calls `fetch` with the first word of the line of the index in which `key` is at home.
     ///
-    /// A plain load whose value nobody waits for: called as soon as the key is known, it overlaps with
-    /// the rest of the message. (There is no prefetch in safe, stable Rust.)
+    /// The caller brings the processor's prefetch instruction, which safe Rust has not. Called as soon as
+    /// the key is known, the line comes while the rest of the message is looked at.
     #[inline]
-    pub fn prefetch(&self, key: &[u8]) {
+    pub fn prefetch(&self, key: &[u8], fetch: impl FnOnce(&M::Word)) {
         let view = self.view();
-        let home = view.home(view.hashes.key(key));
-        std::hint::black_box(view.bucket(home).map(|[version, ..]| version.load()));
+        if let Some([first, ..]) = view.bucket(view.home(view.hashes.key(key))) {
+            fetch(first);
+        }
     }
 
     /// Returns the route of the longest prefix of `digits`; the value lies in `buffer`.
@@ -188,19 +209,38 @@ impl<M: Memory> Reader<M> {
         header::current_mark(self.memory.words()).bytes
     }
 
-    /// Returns whether a batch is being applied, or was when its writer died.
-    pub fn is_mid_batch(&self) -> bool {
-        header::quiet(self.memory.words()).is_none()
+    /// Returns the partition of a key.
+    pub fn partition_of(&self, key: &[u8]) -> u16 {
+        u16::try_from(audit::partition_of(self.layout.hashes.key(key))).unwrap_or(u16::MAX)
     }
 
     /// Returns the stored sum of a partition, below [`crate::PARTITIONS`].
     pub fn partition_sum(&self, partition: usize) -> Root {
-        audit::sum(self.sums(), partition)
+        audit::account(self.accounts(), partition).sum
     }
 
-    pub(crate) fn sums(&self) -> &[M::Word] {
-        let end = AT_SUMS.saturating_add(SUMS_WORDS);
-        self.memory.words().get(AT_SUMS..end).unwrap_or(&[])
+    /// Returns the 256 sums of the partitions of a group, as they are stored.
+    pub fn partition_sums(&self, group: u8) -> Vec<Root> {
+        let per_group = PARTITIONS / GROUPS;
+        let first = usize::from(group).saturating_mul(per_group);
+        (first..first.saturating_add(per_group))
+            .map(|partition| self.partition_sum(partition))
+            .collect()
+    }
+
+    /// Returns the sums of the 256 groups of partitions; they add up to the root.
+    pub fn group_sums(&self) -> Vec<Root> {
+        (0..=u8::MAX)
+            .map(|group| {
+                let sums = self.partition_sums(group).into_iter();
+                sums.fold(Root::EMPTY, Root::plus)
+            })
+            .collect()
+    }
+
+    pub(crate) fn accounts(&self) -> &[M::Word] {
+        let end = AT_ACCOUNTS.saturating_add(ACCOUNTS_WORDS);
+        self.memory.words().get(AT_ACCOUNTS..end).unwrap_or(&[])
     }
 
     /// Reads a partition's records anew and returns their sum, to be compared with
@@ -209,7 +249,32 @@ impl<M: Memory> Reader<M> {
     /// # Errors
     /// A record that cannot be read.
     pub fn scrub(&self, partition: usize, buffer: &mut RecordBuffer) -> Result<Root, Reason> {
-        audit::rehash(&self.view(), partition, buffer.bytes())
+        let account = audit::rehash(self.memory.words(), &self.view(), partition, buffer.bytes())?;
+        Ok(account.sum)
+    }
+
+    /// Reads a partition's records anew and compares them with its stored sum, beside a writer.
+    ///
+    /// A bounded number of tries: a batch that comes in between makes one void.
+    pub fn scrub_consistent(&self, partition: usize, buffer: &mut RecordBuffer) -> Scrubbed {
+        let words = self.memory.words();
+        for _ in 0..SCRUB_TRIES_MAX {
+            let Some(sequence) = header::quiet(words) else {
+                continue;
+            };
+            let stored = self.partition_sum(partition);
+            let read = self.scrub(partition, buffer);
+            M::Word::fence_acquire();
+            if header::begin(words) != sequence {
+                continue;
+            }
+            return match read {
+                Ok(found) if found == stored => Scrubbed::Agrees,
+                Ok(found) => Scrubbed::Differs { stored, found },
+                Err(reason) => Scrubbed::Unreadable(reason),
+            };
+        }
+        Scrubbed::Busy
     }
 }
 

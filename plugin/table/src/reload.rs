@@ -4,7 +4,8 @@ use locus_proto::{Change, Position};
 
 use crate::header::{self, Mark};
 use crate::layout::AT_STATE;
-use crate::writer::{STATE_LIVE, count};
+use crate::plan::AT_ONCE;
+use crate::writer::STATE_LIVE;
 use crate::{FinishLoadError, Memory, PrepareError, Word, Writer};
 
 impl<M: Memory> Writer<M> {
@@ -19,16 +20,14 @@ impl<M: Memory> Writer<M> {
     /// After [`Self::finish_load`]: a live table takes batches only.
     pub fn load(&mut self, changes: &[Change]) -> Result<(), PrepareError> {
         assert!(self.loading, "a live table takes batches only");
-        for change in changes {
-            let step = self.plan_one(change)?;
-            self.execute(change, &step);
-            let mark = &mut self.mark;
-            mark.position.root = mark.position.root.plus(step.plus).minus(step.minus);
-            mark.records = count(mark.records, &step);
-            mark.bytes = mark
-                .bytes
-                .wrapping_add(step.bytes.1)
-                .wrapping_sub(step.bytes.0);
+        for some in changes.chunks(AT_ONCE) {
+            let hashes = self.hash_all(some);
+            for (change, hash) in some.iter().zip(hashes) {
+                let step = self.plan_one(change, hash)?;
+                self.execute(change, &step);
+                let account = self.mark.account().plus(step.come).minus(step.gone);
+                self.mark = self.mark.with(account);
+            }
         }
         Ok(())
     }

@@ -14,7 +14,7 @@
 
 use locus_proto::Level;
 
-use crate::arena::{BLOCK_HEAD_BYTES, Head, KEY_BYTES_MAX, class_words};
+use crate::arena::{BLOCK_HEAD_BYTES, Head, KEY_BYTES_MAX, class_for, class_words};
 use crate::audit::Hashes;
 use crate::layout::{BUCKET_SLOTS, BUCKET_WORDS, Layout, PROBE, index};
 use crate::publish::REACH_MASK;
@@ -55,7 +55,7 @@ pub enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hit {
     pub(crate) level: Level,
-    pub(crate) flags: u32,
+    pub(crate) check: u32,
     /// Where the value begins in the buffer, and its bytes.
     at: usize,
     len: usize,
@@ -103,15 +103,15 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
-    /// Returns key and value from the buffer that was read into.
+    /// Returns key and value from the buffer that was read into; `None` if they cannot be.
     pub(crate) fn split(self, buffer: &[u8]) -> Option<(&[u8], &[u8])> {
         let body = buffer.get(BLOCK_HEAD_BYTES..)?;
         let (keys, values) =
             body.split_at_checked(self.head.key_len.checked_next_multiple_of(8)?)?;
-        Some((
-            keys.get(..self.head.key_len)?,
-            values.get(..self.head.value_len)?,
-        ))
+        let (key, rest) = keys.split_at_checked(self.head.key_len)?;
+        // Look-ups compare whole words: a key that is not filled up with zeros is found by none.
+        let is_filled_up = rest.iter().all(|byte| *byte == 0);
+        is_filled_up.then_some((key, values.get(..self.head.value_len)?))
     }
 }
 
@@ -293,7 +293,7 @@ impl<'a, W: Word> View<'a, W> {
         start: u64,
         end: u64,
         out: &mut [u8],
-        mut each: impl FnMut(Place, Head, &[u8], &[u8]) -> Result<(), Reason>,
+        mut each: impl FnMut(Place, Head, &[u8], &[u8]),
     ) -> Result<(), (u64, Reason)> {
         for bucket in start..end {
             for slot in 0..BUCKET_SLOTS {
@@ -301,11 +301,43 @@ impl<'a, W: Word> View<'a, W> {
                 let Some(scanned) = scanned else { continue };
                 let word = scanned.word;
                 let (key, value) = scanned.split(out).ok_or((bucket, Reason::Corrupt))?;
-                each(Place { bucket, slot, word }, scanned.head, key, value)
-                    .map_err(|r| (bucket, r))?;
+                each(Place { bucket, slot, word }, scanned.head, key, value);
             }
         }
         Ok(())
+    }
+
+    /// Loads a word of the line in which a key with this hash is at home.
+    #[inline]
+    pub(crate) fn touch_bucket(&self, hash: u64) -> u64 {
+        let home = self.bucket(self.home(hash));
+        home.map_or(0, |[first, ..]| first.load())
+    }
+
+    /// Returns the slot that a look-up of a key with this hash will first look at, if it is one at home.
+    #[inline]
+    pub(crate) fn likely_slot(&self, hash: u64) -> Option<u64> {
+        let [_, slots @ ..] = self.bucket(self.home(hash))?;
+        let first = tagged(slots, hash & TAG_MASK).trailing_zeros();
+        slots.get(index(first.into())).map(W::load)
+    }
+
+    /// Loads a word of each line of the block that a slot names.
+    #[inline]
+    pub(crate) fn touch_block(&self, word: u64) -> u64 {
+        let lines = self.block(word).unwrap_or(&[]).iter().step_by(BUCKET_WORDS);
+        lines.fold(0, |all, word| all | word.load())
+    }
+
+    /// Returns whether a look-up of a key with this hash would look at the block that a slot names, and
+    /// whether the block is of the size class that a record with this head gets.
+    pub(crate) fn is_in_place(&self, hash: u64, place: Place, head: Head) -> bool {
+        let home = self.home(hash);
+        let reach = self.bucket(home).map_or(0, |[first, ..]| first.load()) & REACH_MASK;
+        let last = home.saturating_add(reach.min(PROBE));
+        place.word >> TAG_SHIFT == hash & TAG_MASK
+            && (home..=last).contains(&place.bucket)
+            && class_for(head.record_words()) == Some(block_of(place.word).0)
     }
 
     /// Returns how many buckets there are, those behind the last home included.
@@ -374,7 +406,7 @@ fn look(block: &[[u8; 8]], key: &[u8]) -> Looked {
     }
     Looked::Hit(Hit {
         level: head.level,
-        flags: head.flags,
+        check: head.check,
         at: block.len().wrapping_sub(values.len()).wrapping_mul(8),
         len: head.value_len,
     })

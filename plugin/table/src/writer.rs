@@ -1,44 +1,31 @@
 //! The side of a table that changes it: one at a time, a batch whole or not at all; it decides nothing.
 //!
-//! A batch is applied in this order, and may die at any store of it:
-//! 1. the journal and the position after the batch are written, invisible to readers;
-//! 2. `begin` takes the batch's number;
-//! 3. records are put, then deleted, each by one store of its slot;
-//! 4. `done` takes the number: the position switches.
-//!
-//! Whoever opens the table next and finds `begin` ahead of `done` applies the journal again; changes are
-//! absolute, so what was done already stays as it is.
+//! The order of its stores stands in the crate's documentation.
 
+use std::cell::Cell;
 use std::fmt;
 
 use locus_proto::{Change, ChangeOp, Frame, Position, Root};
 
 use crate::arena::{Arena, RECORD_BYTES_MAX};
-use crate::audit::{PARTITIONS, partition_of, rehash, set_sum, sum, total};
+use crate::audit::{account, partition_of, set_account};
 use crate::header::{self, Mark};
 use crate::layout::{
-    AT_ARENA_WORDS, AT_BUCKETS, AT_FORMAT, AT_KEY, AT_MAGIC, AT_STATE, AT_SUMS, BUCKET_WORDS,
-    FORMAT, Layout, MAGIC, PROBE, SUMS_WORDS,
+    ACCOUNTS_WORDS, AT_ACCOUNTS, AT_ARENA_WORDS, AT_BUCKETS, AT_FORMAT, AT_KEY, AT_MAGIC, AT_STATE,
+    BUCKET_WORDS, FORMAT, Layout, MAGIC,
 };
-use crate::plan::{Planner, Prepared, Step, What, check_arena, check_batch, head_of};
+use crate::plan::{
+    AT_ONCE, Planner, Prepared, Rot, Step, What, check_arena, check_batch, check_once, head_of,
+};
 use crate::view::{View, block_of, slot_word};
 use crate::{
-    ApplyError, Geometry, Memory, OpenTableError, PrepareError, Reader, TableKey, Word, Words,
-    journal, prefix, publish,
+    ApplyError, Fill, Geometry, Memory, OpenTableError, PrepareError, Reader, TableKey, Word,
+    Words, journal, prefix, publish,
 };
 
 /// States of a table, in its header.
 pub(crate) const STATE_LOADING: u64 = 1;
 pub(crate) const STATE_LIVE: u64 = 2;
-
-/// What opening a table for writing found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovered {
-    /// Where the table stands now.
-    pub position: Position,
-    /// Whether a batch had died half-way and was completed.
-    pub redone: bool,
-}
 
 /// Changes one table; there is at most one for a table at any time (its owner holds a lock on `ctl`).
 pub struct Writer<M> {
@@ -49,7 +36,8 @@ pub struct Writer<M> {
     pub(crate) mark: Mark,
     /// Number of the last batch.
     pub(crate) sequence: u64,
-    pub(crate) scratch: Box<[u8]>,
+    /// Where records are read to.
+    pub(crate) scratch: Cell<Box<[u8]>>,
     /// It is being loaded: no journal, no position before the end.
     pub(crate) loading: bool,
 }
@@ -83,110 +71,9 @@ impl<M: Memory> Writer<M> {
             arena: Arena::new(arena_words),
             mark: Mark::default(),
             sequence: 0,
-            scratch: vec![0; RECORD_BYTES_MAX].into_boxed_slice(),
+            scratch: scratch(),
             loading: true,
         })
-    }
-
-    /// Opens a table after any end of its last writer; completes the batch that was under way.
-    ///
-    /// # Errors
-    /// [`OpenTableError::Loading`] if it was never completely loaded; other variants if it is none or
-    /// contradicts itself. In each of these cases a full reload is the way on.
-    pub fn open(memory: M) -> Result<(Self, Recovered), OpenTableError> {
-        let words = memory.words();
-        let layout = Layout::read(words)?;
-        if words[AT_STATE].load() != STATE_LIVE {
-            return Err(OpenTableError::Loading);
-        }
-        let (begin, done) = (header::begin(words), header::done(words));
-        let arena = Arena::new(layout.arena_words());
-        let mut writer = Self {
-            mark: header::mark(words, begin),
-            memory,
-            layout,
-            arena,
-            sequence: begin,
-            scratch: vec![0; RECORD_BYTES_MAX].into_boxed_slice(),
-            loading: false,
-        };
-        let redo = begin == done.wrapping_add(1);
-        if !redo && begin != done {
-            return Err(OpenTableError::Corrupt { what: "sequence" });
-        }
-        let mut records = writer.rebuild_arena()?;
-        if redo {
-            records = writer.redo(records)?;
-        }
-        if records != writer.mark.records {
-            return Err(OpenTableError::Corrupt { what: "count" });
-        }
-        if total(writer.sums()) != writer.mark.position.root {
-            return Err(OpenTableError::Corrupt { what: "root" });
-        }
-        if redo {
-            header::store_done(writer.memory.words(), begin);
-        }
-        let recovered = Recovered {
-            position: writer.mark.position,
-            redone: redo,
-        };
-        Ok((writer, recovered))
-    }
-
-    /// Marks the blocks that slots name as in use and returns the number of records.
-    fn rebuild_arena(&mut self) -> Result<u64, OpenTableError> {
-        let view = View::new(&self.memory, &self.layout);
-        let mut records = 0;
-        for slot in view
-            .index
-            .chunks_exact(BUCKET_WORDS)
-            .flat_map(|bucket| &bucket[1..])
-        {
-            let word = slot.load();
-            if word == 0 {
-                continue;
-            }
-            let (class, offset) = block_of(word);
-            self.arena
-                .mark(class, offset)
-                .map_err(|_| OpenTableError::Corrupt { what: "index" })?;
-            records += 1;
-        }
-        self.arena.marked();
-        Ok(records)
-    }
-
-    /// Applies the journal again and returns the number of records then.
-    fn redo(&mut self, mut records: u64) -> Result<u64, OpenTableError> {
-        let changes = journal::read(self.memory.words())?;
-        let view = View::new(&self.memory, &self.layout);
-        // A slot may have been stored without its version: a reader that copied by the old one must not
-        // take what is written into the freed block now.
-        for change in &changes {
-            let home = view.home(view.hashes.key(change.key.as_bytes()));
-            (home..=home + PROBE)
-                .filter_map(|at| view.bucket(at))
-                .for_each(publish::bump);
-        }
-        M::Word::fence_release();
-        let corrupt = OpenTableError::Corrupt { what: "journal" };
-        let mut partitions = Vec::new();
-        for change in puts(&changes).chain(deletes(&changes)) {
-            let step = self.plan_one(change).map_err(|_| corrupt.clone())?;
-            records = count(records, &step);
-            partitions.push(partition_of(step.hash));
-            self.execute(change, &step);
-        }
-        partitions.sort_unstable();
-        partitions.dedup();
-        for partition in partitions {
-            let view = View::new(&self.memory, &self.layout);
-            let sum = rehash(&view, partition, &mut self.scratch)
-                .map_err(|_| OpenTableError::Corrupt { what: "record" })?;
-            set_sum(self.sums(), partition, sum);
-        }
-        Ok(records)
     }
 
     /// Works out whether a batch fits and to which content it leads; writes nothing.
@@ -196,29 +83,64 @@ impl<M: Memory> Writer<M> {
     /// # Errors
     /// [`PrepareError`] says what to do about it.
     pub fn prepare(&self, changes: &[Change]) -> Result<Prepared, PrepareError> {
+        self.prepare_past(changes, Rot::Refuse)
+    }
+
+    fn prepare_past(&self, changes: &[Change], rot: Rot) -> Result<Prepared, PrepareError> {
         check_batch(changes)?;
-        let mut scratch = vec![0; RECORD_BYTES_MAX];
+        // Taken out for the moment; nothing in between takes it too.
+        let mut scratch = self.scratch.take();
         let view = View::new(&self.memory, &self.layout);
-        let mut planner = Planner::of_batch(view, &mut scratch, self.mark.records);
-        let steps: Vec<Step> = changes
-            .iter()
-            .map(|c| planner.step(c))
-            .collect::<Result<_, _>>()?;
+        let mut planner = Planner::of_batch(view, &mut scratch, self.mark.records, rot);
+        let steps = self.plan_all(&mut planner, changes);
+        self.scratch.set(scratch);
+        let steps = steps?;
+        check_once(changes, &steps)?;
         check_arena(&self.arena, &steps)?;
-        let (mut root_after, mut records, mut bytes) =
-            (self.mark.position.root, self.mark.records, self.mark.bytes);
-        for step in &steps {
-            root_after = root_after.plus(step.plus).minus(step.minus);
-            records = count(records, step);
-            bytes = bytes.wrapping_add(step.bytes.1).wrapping_sub(step.bytes.0);
-        }
+        let after = steps.iter().fold(self.mark.account(), |account, step| {
+            account.plus(step.come).minus(step.gone)
+        });
         Ok(Prepared {
             sequence: self.sequence,
             steps,
-            root_after,
-            records_after: records,
-            bytes_after: bytes,
+            after,
         })
+    }
+
+    fn plan_all(
+        &self,
+        planner: &mut Planner<'_, M::Word>,
+        changes: &[Change],
+    ) -> Result<Vec<Step>, PrepareError> {
+        let mut steps = Vec::with_capacity(changes.len());
+        for some in changes.chunks(AT_ONCE) {
+            for (change, hash) in some.iter().zip(self.hash_all(some)) {
+                steps.push(planner.step(change, hash)?);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Returns the hashes of all keys; what planning and applying will read is then at hand.
+    ///
+    /// One change after the other would wait for its bucket, then its block, then what is free beside it;
+    /// so the processor has many of them under way at once.
+    pub(crate) fn hash_all(&self, changes: &[Change]) -> Vec<u64> {
+        let view = View::new(&self.memory, &self.layout);
+        let mut touched = 0;
+        let hash = |change: &Change| {
+            let hash = view.hashes.key(change.key.as_bytes());
+            touched |= view.touch_bucket(hash);
+            touched |= account(self.accounts(), partition_of(hash)).records;
+            hash
+        };
+        let hashes: Vec<u64> = changes.iter().map(hash).collect();
+        for word in hashes.iter().filter_map(|hash| view.likely_slot(*hash)) {
+            let (class, offset) = block_of(word);
+            touched |= view.touch_block(word) | u64::from(self.arena.is_used(class, offset));
+        }
+        std::hint::black_box(touched);
+        hashes
     }
 
     /// Applies a batch that was prepared from these changes; the table then stands at `to`.
@@ -236,29 +158,46 @@ impl<M: Memory> Writer<M> {
             "a batch is committed to the table for which it was prepared"
         );
         assert_eq!(
-            prepared.root_after, to.root,
+            prepared.after.sum, to.root,
             "a batch leads to the content it was prepared for"
         );
-        let sequence = self.sequence.wrapping_add(1);
-        self.mark = Mark {
+        let mark = Mark {
             position: to,
-            records: prepared.records_after,
-            bytes: prepared.bytes_after,
+            ..Mark::default()
         };
+        let mark = mark.with(prepared.after);
+        let sequence = self.begin(changes, None, mark);
+        self.execute_all(changes, &prepared.steps);
+        self.done(sequence);
+    }
+
+    /// Writes the journal of a batch, where the table will stand, and that it has begun.
+    pub(crate) fn begin(&mut self, changes: &[Change], repairs: Option<u16>, mark: Mark) -> u64 {
+        let sequence = self.sequence.wrapping_add(1);
+        self.mark = mark;
         let words = self.memory.words();
-        journal::write(words, changes);
-        header::store_mark(words, sequence, self.mark);
+        journal::write(words, changes, repairs);
+        header::store_mark(words, sequence, mark);
         header::store_begin(words, sequence);
-        // Puts first: a batch that moves something from one key to another never hides both.
-        let (deletes, puts): (Vec<_>, Vec<_>) = changes
-            .iter()
-            .zip(&prepared.steps)
-            .partition(|(change, _)| change.op == ChangeOp::Delete);
-        for (change, step) in puts.into_iter().chain(deletes) {
-            self.execute(change, step);
-        }
+        sequence
+    }
+
+    /// Ends the batch: the position switches.
+    pub(crate) fn done(&mut self, sequence: u64) {
         header::store_done(self.memory.words(), sequence);
         self.sequence = sequence;
+    }
+
+    /// Does all steps of a batch, puts first: one that moves something from one key to another never
+    /// hides both.
+    pub(crate) fn execute_all(&mut self, changes: &[Change], steps: &[Step]) {
+        for deletes in [false, true] {
+            for (change, step) in changes.iter().zip(steps) {
+                if (change.op == ChangeOp::Delete) == deletes {
+                    self.execute(change, step);
+                }
+            }
+        }
     }
 
     /// Applies a frame whose epoch the caller has approved, and returns the content it led to.
@@ -267,15 +206,7 @@ impl<M: Memory> Writer<M> {
     /// [`ApplyError`] if it begins elsewhere, leads elsewhere or does not fit; nothing was changed then.
     pub fn apply(&mut self, frame: &Frame) -> Result<Root, ApplyError> {
         let (header, have) = (&frame.header, self.mark.position);
-        if self.loading {
-            return Err(ApplyError::Loading);
-        }
-        if header.from != have.level {
-            return Err(ApplyError::LevelGap {
-                have: have.level,
-                got: header.from,
-            });
-        }
+        self.check_level(frame)?;
         if header.root_before != have.root {
             return Err(ApplyError::RootBefore {
                 level: have.level,
@@ -284,9 +215,9 @@ impl<M: Memory> Writer<M> {
             });
         }
         let prepared = self.prepare(&frame.changes)?;
-        if prepared.root_after != header.root_after {
+        if prepared.after.sum != header.root_after {
             return Err(ApplyError::RootAfter {
-                have: prepared.root_after,
+                have: prepared.after.sum,
                 got: header.root_after,
             });
         }
@@ -294,9 +225,42 @@ impl<M: Memory> Writer<M> {
         Ok(header.root_after)
     }
 
-    pub(crate) fn plan_one(&mut self, change: &Change) -> Result<Step, PrepareError> {
+    /// Applies a frame as [`Self::apply`] does, whatever content it says, and returns where the table
+    /// stands then: at the frame's level, with the content that its own sums say.
+    ///
+    /// For a table that is known to differ from the master's until an audit has mended it.
+    ///
+    /// # Errors
+    /// [`ApplyError`] if it begins at another level or does not fit; nothing was changed then.
+    pub fn follow(&mut self, frame: &Frame) -> Result<Position, ApplyError> {
+        self.check_level(frame)?;
+        let prepared = self.prepare_past(&frame.changes, Rot::LookPast)?;
+        let to = Position {
+            root: prepared.after.sum,
+            ..frame.header.after()
+        };
+        self.commit(prepared, &frame.changes, to);
+        Ok(to)
+    }
+
+    /// Checks that a frame begins where the table stands.
+    fn check_level(&self, frame: &Frame) -> Result<(), ApplyError> {
+        if self.loading {
+            return Err(ApplyError::Loading);
+        }
+        let (have, got) = (self.mark.position.level, frame.header.from);
+        if got == have {
+            Ok(())
+        } else {
+            Err(ApplyError::LevelGap { have, got })
+        }
+    }
+
+    /// Works out one change of a key with this hash, to be done before the next is planned.
+    pub(crate) fn plan_one(&mut self, change: &Change, hash: u64) -> Result<Step, PrepareError> {
         let view = View::new(&self.memory, &self.layout);
-        let step = Planner::of_one(view, &mut self.scratch, self.mark.records).step(change)?;
+        let scratch = self.scratch.get_mut();
+        let step = Planner::of_one(view, scratch, self.mark.records).step(change, hash)?;
         check_arena(&self.arena, std::slice::from_ref(&step))?;
         Ok(step)
     }
@@ -312,13 +276,13 @@ impl<M: Memory> Writer<M> {
                 class,
             } => {
                 prefix::note(self.memory.words(), change.key.as_bytes());
-                let word = write(&view, &mut self.arena, change, step.hash, class);
+                let word = write(&view, &mut self.arena, change, step, class);
                 publish::raise_reach(bucket(&view, view.home(step.hash)), distance);
                 publish::publish(bucket(&view, place.bucket), place.slot, word);
                 None
             }
             What::Replace { place, class } => {
-                let word = write(&view, &mut self.arena, change, step.hash, class);
+                let word = write(&view, &mut self.arena, change, step, class);
                 publish::publish(bucket(&view, place.bucket), place.slot, word);
                 Some(place)
             }
@@ -332,10 +296,11 @@ impl<M: Memory> Writer<M> {
             self.arena.release(class, offset);
         }
         let partition = partition_of(step.hash);
-        let now = sum(self.sums(), partition)
-            .plus(step.plus)
-            .minus(step.minus);
-        set_sum(self.sums(), partition, now);
+        let accounts = self.accounts();
+        let now = account(accounts, partition)
+            .plus(step.come)
+            .minus(step.gone);
+        set_account(accounts, partition, now);
     }
 
     /// Returns where the table stands.
@@ -353,20 +318,19 @@ impl<M: Memory> Writer<M> {
         self.mark.bytes
     }
 
-    /// Returns the 64-KiB slabs without a record, of all that the table has.
-    pub fn free_slabs(&self) -> u64 {
-        self.arena.free_slabs()
+    /// Returns how full it is.
+    pub fn fill(&self) -> Fill {
+        Fill {
+            records: self.mark.records,
+            slots: self.layout.slots(),
+            free_slabs: self.arena.free_slabs(),
+            slabs: self.arena.slabs(),
+        }
     }
 
-    /// Returns whether the table is still being loaded.
-    pub fn is_loading(&self) -> bool {
-        self.loading
-    }
-
-    /// Returns the stored sum of a partition, below [`PARTITIONS`].
-    pub fn partition_sum(&self, partition: usize) -> Root {
-        debug_assert!(partition < PARTITIONS, "partitions have sixteen bits");
-        sum(self.sums(), partition)
+    /// Returns the partition of a key.
+    pub fn partition_of(&self, key: &[u8]) -> u16 {
+        self.reader().partition_of(key)
     }
 
     /// Returns a reader of the same table, also while it is being loaded.
@@ -377,13 +341,23 @@ impl<M: Memory> Writer<M> {
         }
     }
 
+    /// Returns the key with which it was created.
+    pub fn key(&self) -> TableKey {
+        let words = &self.memory.words()[AT_KEY..AT_KEY + 2];
+        let mut key = [0; 16];
+        for (bytes, word) in key.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.load().to_le_bytes();
+        }
+        TableKey(key)
+    }
+
     /// Returns the memory.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    pub(crate) fn sums(&self) -> &[M::Word] {
-        &self.memory.words()[AT_SUMS..AT_SUMS + SUMS_WORDS]
+    pub(crate) fn accounts(&self) -> &[M::Word] {
+        &self.memory.words()[AT_ACCOUNTS..AT_ACCOUNTS + ACCOUNTS_WORDS]
     }
 }
 
@@ -392,7 +366,7 @@ fn write<W: Word>(
     view: &View<'_, W>,
     arena: &mut Arena,
     change: &Change,
-    hash: u64,
+    step: &Step,
     class: u8,
 ) -> u64 {
     let value = match &change.op {
@@ -401,10 +375,11 @@ fn write<W: Word>(
     };
     let word = arena
         .allocate(class)
-        .map(|offset| slot_word(hash, class, offset))
+        .map(|offset| slot_word(step.hash, class, offset))
         .expect("the batch was checked to fit");
     let block = view.block(word).expect("the arena allocates within itself");
-    publish::write_record(block, head_of(change, value), change.key.as_bytes(), value);
+    let head = head_of(change, value, step.come.check_word());
+    publish::write_record(block, head, change.key.as_bytes(), value);
     word
 }
 
@@ -412,25 +387,9 @@ fn bucket<'a, W: Word>(view: &View<'a, W>, at: u64) -> &'a [W; BUCKET_WORDS] {
     view.bucket(at).expect("steps are planned within the index")
 }
 
-fn puts(changes: &[Change]) -> impl Iterator<Item = &Change> {
-    changes
-        .iter()
-        .filter(|change| change.op != ChangeOp::Delete)
-}
-
-fn deletes(changes: &[Change]) -> impl Iterator<Item = &Change> {
-    changes
-        .iter()
-        .filter(|change| change.op == ChangeOp::Delete)
-}
-
-/// Returns the number of records after one more step.
-pub(crate) fn count(records: u64, step: &Step) -> u64 {
-    match step.what {
-        What::Nothing | What::Replace { .. } => records,
-        What::Insert { .. } => records + 1,
-        What::Remove { .. } => records - 1,
-    }
+/// Returns room to read records to.
+pub(crate) fn scratch() -> Cell<Box<[u8]>> {
+    Cell::new(vec![0; RECORD_BYTES_MAX].into_boxed_slice())
 }
 
 impl<M> fmt::Debug for Writer<M> {

@@ -3,11 +3,16 @@
 //! It refuses to know what carries the bytes. One message per file; each is specified in the crate's
 //! README and frozen by a golden file in `tests/golden/v1`.
 
+mod audit;
 mod deframer;
 mod hello;
 mod live;
 mod snapshot;
 
+pub use audit::{
+    AUDIT_RANGES_MAX, AUDIT_SUMS, AuditAsk, AuditOrder, AuditRecords, AuditRefusal, AuditReport,
+    AuditScope, AuditSums, AuditVerdict,
+};
 pub use deframer::Deframer;
 pub use hello::{Hello, Plan, Rejection, Welcome};
 pub use live::Heartbeat;
@@ -64,6 +69,18 @@ pub enum Message {
         /// The answer.
         reply: RegistrationReply,
     },
+    /// Node → master: what does your table hold?
+    AuditAsk(AuditAsk),
+    /// Master → node: sums of groups or partitions.
+    AuditSums(AuditSums),
+    /// Master → node: records of one partition.
+    AuditRecords(AuditRecords),
+    /// Master → node: no answer, and why.
+    AuditRefused(AuditRefusal),
+    /// Master → node: compare your memory with my table.
+    AuditOrder(AuditOrder),
+    /// Node → master: what an ordered audit found.
+    AuditReport(AuditReport),
 }
 
 impl Message {
@@ -97,6 +114,12 @@ impl Message {
                 encoder.u64(*ticket);
                 reply.encode(&mut encoder);
             }
+            Self::AuditAsk(message) => message.encode(&mut encoder),
+            Self::AuditSums(message) => message.encode(&mut encoder),
+            Self::AuditRecords(message) => message.encode(&mut encoder),
+            Self::AuditRefused(refusal) => refusal.encode(&mut encoder),
+            Self::AuditOrder(message) => message.encode(&mut encoder),
+            Self::AuditReport(message) => message.encode(&mut encoder),
         }
         let body = u32::try_from(out.len() - start - ENVELOPE_BYTES).unwrap_or(u32::MAX);
         out[start + 8..start + ENVELOPE_BYTES].copy_from_slice(&body.to_le_bytes());
@@ -145,6 +168,12 @@ impl Message {
             Self::Status(_) => 9,
             Self::Register { .. } => 10,
             Self::Registered { .. } => 11,
+            Self::AuditAsk(_) => 12,
+            Self::AuditSums(_) => 13,
+            Self::AuditRecords(_) => 14,
+            Self::AuditRefused(_) => 15,
+            Self::AuditOrder(_) => 16,
+            Self::AuditReport(_) => 17,
         }
     }
 
@@ -168,6 +197,12 @@ impl Message {
                 ticket: from.u64("ticket")?,
                 reply: RegistrationReply::decode(&mut from)?,
             },
+            12 => Self::AuditAsk(AuditAsk::decode(&mut from)?),
+            13 => Self::AuditSums(AuditSums::decode(&mut from)?),
+            14 => Self::AuditRecords(AuditRecords::decode(&mut from)?),
+            15 => Self::AuditRefused(AuditRefusal::decode(&mut from)?),
+            16 => Self::AuditOrder(AuditOrder::decode(&mut from)?),
+            17 => Self::AuditReport(AuditReport::decode(&mut from)?),
             other => {
                 return Err(DecodeError::Unknown {
                     what: "message kind",

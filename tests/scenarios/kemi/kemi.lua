@@ -7,6 +7,21 @@ local functions = {
 	peer = function() return KSR.locus.peer() end,
 }
 
+-- Ways to change the Request-URI between what the module does before the script and the look-up. Each ends at alice.
+local rewrites = {
+	rewritten_whole = function() KSR.seturi("sip:alice@example.net") end,
+	rewritten_user = function() KSR.setuser("alice") end,
+	rewritten_variable = function() KSR.pv.sets("$ru", "sip:alice@example.net") end,
+	rewritten_user_variable = function() KSR.pv.sets("$rU", "alice") end,
+	-- In place: the text that was looked up makes room for one of its length.
+	rewritten_twice = function()
+		KSR.seturi("sip:nobod@example.net")
+		if KSR.locus.lookup() == -1 then
+			KSR.seturi("sip:alice@example.net")
+		end
+	end,
+}
+
 function ksr_request_route()
 	if KSR.is_method("REGISTER") then
 		KSR.locus.save()
@@ -18,7 +33,10 @@ function ksr_request_route()
 		KSR.sl.sl_send_reply(200, "Alive")
 		return
 	end
-	if functions[user] then
+	if rewrites[user] then
+		rewrites[user]()
+		rc = KSR.locus.lookup()
+	elseif functions[user] then
 		rc = functions[user]()
 	elseif string.match(user, "^%d+$") and KSR.locus.emergency() == 1 then
 		rc = "emergency"

@@ -1,7 +1,9 @@
 //! The core in virtual time: requests, batches, faults, expiry, nodes, replay.
 
+mod audits;
 mod batches;
 mod expiry;
+mod memory;
 mod nodes;
 mod replay;
 
@@ -10,15 +12,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use locus_distribution::Peer;
 use locus_proto::v1::Hello;
 use locus_proto::{
-    AddressOfRecord, Asked, BootId, ContactChange, EpochId, Frame, MasterTime, Message, Methods,
-    NodeId, Owner, Position, Q, Registration, RegistrationReply, Timestamp,
+    AddressOfRecord, AorRecord, Asked, BootId, ContactChange, EpochId, Frame, MasterTime, Message,
+    Methods, NodeId, Owner, Position, Q, Registration, RegistrationReply, Timestamp,
 };
 use std::time::Duration;
 
 use super::*;
-use crate::drive::{Drive, Sink};
+use crate::drive::{Drive, DriveError, Sink};
 use crate::log::{Folder, Log, LogConfig, MemoryFolder};
-use crate::provision::{Outcome, ProvisionChange, ProvisionContact, RegistrarLimits};
+use crate::provision::{
+    Outcome, ProvisionChange, ProvisionContact, RegistrarLimits, Request, RequestError,
+};
 use crate::record::Recorder;
 
 const WALL: u64 = 1_700_000_000_000;
@@ -165,17 +169,37 @@ impl Bench {
 
     /// Gives one input, and the disk's word if the core asks for it.
     fn feed(&mut self, input: Input) {
+        self.try_feed(input).unwrap();
+    }
+
+    fn try_feed(&mut self, input: Input) -> Result<(), DriveError> {
         self.record(&input);
-        let unreadable = self.drive.handle(self.now, input, &mut self.said).unwrap();
-        unreadable.into_iter().for_each(|input| self.feed(input));
+        let unreadable = self.drive.handle(self.now, input, &mut self.said)?;
+        for input in unreadable {
+            self.try_feed(input)?;
+        }
         let written = match self.disk {
             None => self.drive.append().unwrap(),
             Some(reason) => self.drive.discard().then(|| Input::CommitFailed {
                 reason: reason.into(),
             }),
         };
-        if let Some(written) = written {
-            self.feed(written);
+        match written {
+            Some(written) => self.try_feed(written),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets time pass until the core cannot go on; returns why.
+    fn until_fault(&mut self, time: Duration) -> DriveError {
+        let end = self.now.plus(time);
+        loop {
+            let due = self.drive.core().poll_timeout().expect("the core runs");
+            assert!(due <= end, "nothing was found");
+            self.now = self.now.max(due);
+            if let Err(fault) = self.try_feed(Input::Tick) {
+                return fault;
+            }
         }
     }
 
@@ -234,6 +258,20 @@ impl Bench {
         self.now = end;
     }
 
+    /// Reports everything as written and lets the core read on, until nothing more comes.
+    fn write_all(&mut self) {
+        loop {
+            let due = self.drive.core().read_due();
+            if let Some(due) = due {
+                self.now = self.now.max(due);
+                self.feed(Input::Tick);
+            }
+            if !self.write() && due.is_none() {
+                return;
+            }
+        }
+    }
+
     /// Connects a node that has no table yet; drops what it is told.
     fn node(&mut self, number: u16) -> Peer {
         let peer = Peer(number.into());
@@ -244,6 +282,22 @@ impl Bench {
         self.message(peer, Message::Hello(hello(number, None)));
         self.said.messages.clear();
         peer
+    }
+
+    /// As [`Self::node`], until the node has the whole table and follows the log.
+    fn following(&mut self, number: u16) -> Peer {
+        let peer = self.node(number);
+        self.write_all();
+        self.said.messages.clear();
+        peer
+    }
+
+    /// Takes what was said to a node.
+    fn messages(&mut self, peer: Peer) -> Vec<Message> {
+        let all = std::mem::take(&mut self.said.messages);
+        let (its, others) = all.into_iter().partition(|(to, _)| *to == peer);
+        self.said.messages = others;
+        its.into_iter().map(|(_, message)| message).collect()
     }
 
     /// Reports everything as written; returns whether there was something.

@@ -1,33 +1,40 @@
 //! Nodes: greeting, catching up from the log, loading the table, registering, waiting for a level.
 
 use locus_proto::v1::Plan;
-use locus_proto::{Level, NodeState, NodeStatus};
+use locus_proto::{Level, NodeState, NodeStatus, TableHealth};
 
 use super::*;
 
 pub(super) fn status(position: Position) -> Message {
+    reporting(position, NodeState::Coherent)
+}
+
+fn reporting(position: Position, state: NodeState) -> Message {
     Message::Status(NodeStatus {
         position,
-        state: NodeState::Coherent,
+        state,
         lag_ms: 0,
         records: 0,
         catch_ups_total: 0,
         reloads_total: 0,
         last_sync_ms: 0,
         refused_total: 0,
+        audits_total: 0,
+        repaired_total: 0,
+        health: TableHealth::default(),
     })
+}
+
+/// The report of a node whose content differs.
+pub(super) fn doubting(position: Position) -> Message {
+    reporting(position, NodeState::Resync)
 }
 
 /// Reports everything as written, until nothing more comes; returns what came.
 fn receive(bench: &mut Bench) -> Vec<Message> {
-    let mut received = Vec::new();
-    loop {
-        let messages = std::mem::take(&mut bench.said.messages);
-        received.extend(messages.into_iter().map(|(_, message)| message));
-        if !bench.write() {
-            return received;
-        }
-    }
+    bench.write_all();
+    let messages = std::mem::take(&mut bench.said.messages);
+    messages.into_iter().map(|(_, message)| message).collect()
 }
 
 #[test]
@@ -237,4 +244,47 @@ fn the_roster_is_shown() {
     assert_eq!(shown.len(), 2);
     assert_eq!(shown[0], ("n1", false, "disconnected"));
     assert!(shown[1].1, "{shown:?}");
+}
+
+/// A table that is made for many records and holds few is read in steps too: nobody waits for all of it.
+#[test]
+fn no_input_reads_more_than_a_few_steps_of_an_empty_table() {
+    let mut bench = Bench::new(300_000);
+    bench.change(vec![put(1, "sip:a@h")]);
+    let peer = Peer(1);
+    let address = "10.0.0.1:1".into();
+    bench.feed(Input::Connected { peer, address });
+    bench.message(peer, Message::Hello(hello(1, None)));
+    let mut pauses = 0;
+    while let Some(due) = bench.drive.core().read_due() {
+        pauses += 1;
+        assert!(due > bench.now);
+        bench.now = due;
+        let ticket = bench.ask(Request::Level);
+        assert!(bench.said.answers.remove(&ticket).is_some());
+    }
+    // 300,000 records need some 66,000 buckets of 64 bytes; four times 128 KiB of them are read at once.
+    assert!((5..20).contains(&pauses), "{pauses}");
+    let received = receive(&mut bench);
+    let records = received.iter().map(|message| {
+        if let Message::SnapshotPart(part) = message {
+            part.records.len()
+        } else {
+            0
+        }
+    });
+    assert_eq!(records.sum::<usize>(), 1);
+    assert!(
+        received
+            .iter()
+            .any(|message| matches!(message, Message::SnapshotEnd(_)))
+    );
+    // Nothing is read on for a node that has gone.
+    let peer = Peer(2);
+    let address = "10.0.0.2:1".into();
+    bench.feed(Input::Connected { peer, address });
+    bench.message(peer, Message::Hello(hello(2, None)));
+    assert!(bench.drive.core().read_due().is_some());
+    bench.feed(Input::Closed { peer });
+    assert_eq!(bench.drive.core().read_due(), None);
 }

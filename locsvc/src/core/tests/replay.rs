@@ -1,6 +1,9 @@
 //! What was recorded leads to the same end state when it is replayed.
 
+use locus_proto::v1::{AuditAsk, AuditReport, AuditScope, AuditVerdict};
+
 use super::*;
+use crate::provision::NodeRef;
 use crate::record::{ReplayError, replay};
 
 fn scratch(name: &str) -> std::path::PathBuf {
@@ -25,12 +28,51 @@ fn live(bench: &mut Bench, host: &str) {
         if number % 5 == 0 {
             bench.change(vec![ProvisionChange::DeleteAor(aor(index))]);
         }
+        if number % 10 == 4 {
+            audit(bench, node);
+        }
         if number == 20 {
             let second = bench.node(2);
             bench.feed(Input::Closed { peer: second });
         }
     }
     bench.advance(Duration::from_secs(300));
+    bench.feed(Input::LogEndUnreadable {
+        reason: "input/output error".into(),
+    });
+}
+
+/// An order and its report, and a question.
+fn audit(bench: &mut Bench, node: Peer) {
+    let deadline = bench.now.plus(Duration::from_secs(1));
+    bench.ask(Request::Audit {
+        node: Some(NodeRef::Number(NodeId(1))),
+        repair: true,
+        deadline,
+    });
+    let messages = bench.messages(node);
+    let ordered = messages.into_iter().find_map(|message| {
+        if let Message::AuditOrder(order) = message {
+            Some(order.ticket)
+        } else {
+            None
+        }
+    });
+    bench.message(
+        node,
+        Message::AuditReport(AuditReport {
+            ticket: ordered.expect("an order"),
+            verdict: AuditVerdict::Repaired,
+            level: bench.drive.core().position().level,
+            records: 1,
+            partitions: 1,
+            ranges: vec![(0, 0)],
+            differing: 1,
+            repaired: 1,
+        }),
+    );
+    let scope = AuditScope::Groups;
+    bench.message(node, Message::AuditAsk(AuditAsk { scope, doubt: None }));
 }
 
 #[test]
@@ -49,6 +91,15 @@ fn a_replay_ends_where_the_recorded_run_ended() {
     let end = bench.drive.core().end_state();
     assert!(end.level > 100 && end.counters.expired_total > 5, "{end:?}");
     assert!(end.counters.batches_refused_total > 0, "{end:?}");
+    assert_eq!(
+        (end.counters.audits_total, end.counters.alarms_total),
+        (4, 0)
+    );
+    assert!(end.distribution.audit_answers_total >= 4, "{end:?}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for input in ["\"Audit\"", "AuditReport", "AuditAsk", "LogEndUnreadable"] {
+        assert!(text.contains(input), "{input}");
+    }
     assert_eq!(replay(&path).unwrap(), end);
     // A process that died while it wrote the last line.
     let text = std::fs::read_to_string(&path).unwrap();

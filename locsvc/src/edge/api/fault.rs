@@ -80,6 +80,10 @@ impl Fault {
                 "table_inconsistent",
                 text,
             ),
+            RequestError::NoSuchNode(_) => Self::new(StatusCode::NOT_FOUND, "no_such_node", text),
+            RequestError::AuditUnderWay { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", text)
+            }
             RequestError::Busy => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "busy",
@@ -98,6 +102,8 @@ impl Fault {
             | RequestError::Disk(_)
             | RequestError::TableFull
             | RequestError::Inconsistent
+            | RequestError::NoSuchNode(_)
+            | RequestError::AuditUnderWay { .. }
             | RequestError::Busy => Self::refused(error),
         }
     }

@@ -9,7 +9,7 @@ use locus_proto::{
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::fault::Fault;
-use crate::provision::{NodeView, Outcome, ProvisionChange, ProvisionContact};
+use crate::provision::{Outcome, ProvisionChange, ProvisionContact};
 
 /// Body of `PUT /v1/aors/{aor}`.
 #[derive(Debug, Deserialize)]
@@ -341,81 +341,6 @@ impl LevelAnswer {
             records,
             time,
             nodes,
-        }
-    }
-}
-
-/// Answer to `GET /v1/nodes`.
-#[derive(Debug, Serialize)]
-pub(super) struct NodesAnswer {
-    level: Level,
-    epoch: String,
-    root: String,
-    nodes: Vec<NodeAnswer>,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeAnswer {
-    node: u16,
-    name: String,
-    address: String,
-    sip: String,
-    connected: bool,
-    behind: u64,
-    sending: &'static str,
-    /// The node's own words; absent until it has reported.
-    #[serde(flatten)]
-    report: Option<NodeReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeReport {
-    state: &'static str,
-    level: Level,
-    epoch: String,
-    root: String,
-    lag_ms: u64,
-    records: u64,
-    catch_ups_total: u64,
-    reloads_total: u64,
-    last_sync_ms: u64,
-    refused_total: u64,
-}
-
-impl NodesAnswer {
-    pub(super) fn new(position: Position, nodes: Vec<NodeView>) -> Self {
-        Self {
-            level: position.level,
-            epoch: position.epoch.to_string(),
-            root: position.root.to_string(),
-            nodes: nodes.into_iter().map(NodeAnswer::from).collect(),
-        }
-    }
-}
-
-impl From<NodeView> for NodeAnswer {
-    fn from(view: NodeView) -> Self {
-        let report = view.status.map(|status| NodeReport {
-            state: status.state.as_str(),
-            level: status.position.level,
-            epoch: status.position.epoch.to_string(),
-            root: status.position.root.to_string(),
-            lag_ms: status.lag_ms,
-            records: status.records,
-            catch_ups_total: status.catch_ups_total,
-            reloads_total: status.reloads_total,
-            last_sync_ms: status.last_sync_ms,
-            refused_total: status.refused_total,
-        });
-        Self {
-            node: view.node.0,
-            name: view.name.to_string(),
-            address: view.address,
-            sip: view.sip,
-            connected: view.connected,
-            behind: view.behind,
-            sending: view.sending,
-            report,
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The HTTP/JSON API: one thread with a small tokio runtime, asking the core through an [`ApiPort`]; it
 //! decides nothing about records.
 //!
-//! Paths stand in `routes`, bodies and answers in `json`; every error is
+//! Paths stand in `routes`, bodies and answers in `json` and `report`; every error is
 //! `{"error":"a sentence that says what to do","code":"snake_case"}` (`fault`).
 
 mod body;
 mod counters;
 mod fault;
 mod json;
+mod report;
 mod routes;
 mod serve;
 mod stall;
@@ -38,6 +39,9 @@ const WAITS_MAX: usize = 32;
 /// Longest wait for a level that one request may ask for. Clients give up after 30 s as a rule: ours
 /// is the first word.
 const WAIT_MAX: Duration = Duration::from_secs(25);
+/// Longest time that one audit may be given. A node reads all of its memory again, which takes seconds for
+/// each ten million records, and more on a busy machine.
+const AUDIT_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a request's head, path included.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a body that is too large which are read and dropped, so that the client, still sending, gets

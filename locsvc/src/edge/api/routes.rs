@@ -4,6 +4,7 @@
 //! PUT GET DELETE /v1/aors/{aor}       contacts of an address-of-record
 //! PUT GET DELETE /v1/routes/{prefix}  route of a number prefix
 //! POST           /v1/batch            up to 1,024 changes, all or none
+//! POST           /v1/audit            nodes read their memory again and compare it with the database
 //! GET            /v1/nodes            every node since the start
 //! GET            /v1/level            where the database stands; ?wait=LEVEL&timeout_ms=MS: once all nodes have it
 //! ```
@@ -23,11 +24,11 @@ use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::json::{
-    self, AorAnswer, AorBody, BatchBody, Changed, LevelAnswer, LevelQuery, NodesAnswer,
-    RouteAnswer, RouteBody,
+    self, AorAnswer, AorBody, BatchBody, Changed, LevelAnswer, LevelQuery, RouteAnswer, RouteBody,
 };
+use super::report::{AuditAnswer, AuditBody, NodesAnswer};
 use super::serve::Shared;
-use super::{WAIT_MAX, body};
+use super::{AUDIT_MAX, WAIT_MAX, body};
 use crate::provision::{
     Answer, CHANGES_MAX, Outcome, ProvisionChange, Request as Asked, RequestError,
 };
@@ -37,6 +38,8 @@ type InPath = Result<Path<String>, PathRejection>;
 
 /// Wait for a level when the request does not say how long.
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// Time for an audit when the request does not say how long.
+const AUDIT_DEFAULT: Duration = Duration::from_secs(60);
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -49,6 +52,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             get(get_route).put(put_route).delete(delete_route),
         )
         .route("/v1/batch", post(post_batch))
+        .route("/v1/audit", post(post_audit))
         .route("/v1/nodes", get(get_nodes))
         .route("/v1/level", get(get_level))
         .fallback(no_such_path)
@@ -70,7 +74,7 @@ async fn count(State(shared): Api, request: Request, next: Next) -> Response {
 
 async fn no_such_path() -> Fault {
     let error = "there is no such path; there are /v1/aors/{aor}, /v1/routes/{prefix}, /v1/batch, \
-                 /v1/nodes and /v1/level";
+                 /v1/audit, /v1/nodes and /v1/level";
     Fault::new(StatusCode::NOT_FOUND, "no_such_path", error)
 }
 
@@ -193,11 +197,45 @@ async fn post_batch(State(shared): Api, request: Request) -> Result<Json<Changed
     }))
 }
 
-async fn get_nodes(State(shared): Api) -> Result<Json<NodesAnswer>, Fault> {
-    let Answer::Nodes { position, nodes } = ask(&shared, Asked::Nodes).await? else {
+async fn post_audit(State(shared): Api, request: Request) -> Result<Json<AuditAnswer>, Fault> {
+    let body: AuditBody = body::json(&shared, request).await?;
+    let node = body.node()?;
+    let time = body.timeout_ms.map_or(AUDIT_DEFAULT, Duration::from_millis);
+    if time > AUDIT_MAX {
+        let ms = AUDIT_MAX.as_millis();
+        return Err(Fault::bad(
+            "bad_body",
+            format!("timeout_ms is at most {ms}"),
+        ));
+    }
+    let asked = Asked::Audit {
+        node,
+        repair: body.repair,
+        deadline: shared.port.now().plus(time),
+    };
+    let answer = ask_within(
+        &shared,
+        asked,
+        time.saturating_add(shared.limits.answer_timeout),
+    );
+    let answer = answer.await?.map_err(|error| Fault::refused(&error))?;
+    let Answer::Audited { level, nodes } = answer else {
         return Err(Fault::bug());
     };
-    Ok(Json(NodesAnswer::new(position, nodes)))
+    Ok(Json(AuditAnswer::new(level, nodes)))
+}
+
+async fn get_nodes(State(shared): Api) -> Result<Json<NodesAnswer>, Fault> {
+    let answer = ask(&shared, Asked::Nodes).await?;
+    let Answer::Nodes {
+        position,
+        alarm,
+        nodes,
+    } = answer
+    else {
+        return Err(Fault::bug());
+    };
+    Ok(Json(NodesAnswer::new(position, alarm, nodes)))
 }
 
 async fn get_level(
@@ -318,6 +356,7 @@ async fn change(
         | Answer::Level { .. }
         | Answer::Nodes { .. }
         | Answer::Waited { .. }
+        | Answer::Audited { .. }
         | Answer::Refused(_) => Err(Fault::bug()),
     }
 }

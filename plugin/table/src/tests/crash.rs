@@ -10,11 +10,11 @@ use locus_proto::{Change, Digits, Key};
 
 use super::support::{Dice, Model, SMALL, aor_key, check, commit, delete, get, live_in, put};
 use crate::layout::{AT_BEGIN, AT_DONE};
-use crate::{Lookup, Reader, RecordBuffer, Word, Words, Writer};
+use crate::{Geometry, Lookup, Reader, RecordBuffer, Word, Words, Writer};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Store {
-    at: usize,
+pub(super) struct Store {
+    pub(super) at: usize,
     old: u64,
     new: u64,
 }
@@ -24,7 +24,7 @@ thread_local! {
 }
 
 #[derive(Debug, Default)]
-struct Traced(Cell<u64>);
+pub(super) struct Traced(pub(super) Cell<u64>);
 
 impl Word for Traced {
     fn load(&self) -> u64 {
@@ -47,20 +47,21 @@ impl Word for Traced {
 }
 
 /// The memory of a table that dies.
-struct Image(Vec<Traced>);
+pub(super) struct Image(pub(super) Vec<Traced>);
 
 impl Image {
-    fn new() -> Self {
-        let words = usize::try_from(SMALL.file_bytes() / 8).unwrap();
+    pub(super) fn new(geometry: Geometry) -> Self {
+        let words = usize::try_from(geometry.file_bytes() / 8).unwrap();
+        LOG.take(); // the stores to an earlier one are none to this
         Self((0..words).map(|_| Traced::default()).collect())
     }
 
-    fn words(&self) -> Words<'_, Traced> {
+    pub(super) fn words(&self) -> Words<'_, Traced> {
         Words(&self.0)
     }
 
     /// Returns the stores since the last call; those that change nothing are no new state.
-    fn take_log(&self) -> Vec<Store> {
+    pub(super) fn take_log(&self) -> Vec<Store> {
         let base = self.0.as_ptr().addr();
         LOG.take()
             .into_iter()
@@ -73,14 +74,14 @@ impl Image {
             .collect()
     }
 
-    fn undo(&self, stores: &[Store]) {
+    pub(super) fn undo(&self, stores: &[Store]) {
         stores
             .iter()
             .rev()
             .for_each(|store| self.0[store.at].0.set(store.old));
     }
 
-    fn redo(&self, store: Store) {
+    pub(super) fn redo(&self, store: Store) {
         self.0[store.at].0.set(store.new);
     }
 }
@@ -223,7 +224,7 @@ fn stores_of_a_batch(image: &Image) -> (Vec<Store>, Story) {
 
 #[test]
 fn death_at_every_store() {
-    let image = Image::new();
+    let image = Image::new(SMALL);
     let (stores, story) = stores_of_a_batch(&image);
     assert!(
         stores.len() > 100,
@@ -237,7 +238,7 @@ fn death_at_every_store() {
 /// The check itself must be able to fail: three ways to break the order of stores are all noticed.
 #[test]
 fn broken_orders_are_noticed() {
-    let image = Image::new();
+    let image = Image::new(SMALL);
     let (stores, story) = stores_of_a_batch(&image);
     let find = |at| stores.iter().position(|store| store.at == at).unwrap();
     let (begin, done) = (find(AT_BEGIN), find(AT_DONE));
@@ -266,7 +267,7 @@ fn broken_orders_are_noticed() {
 /// A redo needs no more room than the batch did, even where all of it was used.
 #[test]
 fn a_full_table_recovers() {
-    let image = Image::new();
+    let image = Image::new(SMALL);
     let (mut writer, mut before) = (live_in(image.words(), SMALL), Model::default());
     let batch_behind = |model: &Model| -> Vec<Change> {
         let level = model.level.0;
@@ -275,14 +276,14 @@ fn a_full_table_recovers() {
             .collect()
     };
     // Each slab takes one batch; the last slab is left.
-    while writer.free_slabs() > 1 {
+    while writer.fill().free_slabs > 1 {
         let batch = batch_behind(&before);
         commit(&mut writer, &mut before, &batch);
     }
     image.take_log();
     let mut after = before.clone();
     commit(&mut writer, &mut after, &batch_behind(&before));
-    assert_eq!(writer.free_slabs(), 0);
+    assert_eq!(writer.fill().free_slabs, 0);
     assert!(writer.prepare(&batch_behind(&after)).is_err());
     drop(writer);
     let stores = image.take_log();

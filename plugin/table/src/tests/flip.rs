@@ -15,7 +15,7 @@ use crate::{
 };
 
 const KEYS: u64 = 50;
-const FLIPS: u64 = 40;
+const FLIPS: u64 = 200;
 
 type Table = (Generation, Writer<HeapMemory>);
 
@@ -30,7 +30,16 @@ fn load(folder: &Folder<HeapRegions>, level: u64) -> (Table, Model) {
     (table, model)
 }
 
-fn read_until(regions: HeapRegions, stop: &AtomicBool, reads: &AtomicU64) {
+/// When a reader looks for what was announced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refresh {
+    /// Behind every look-up.
+    Always,
+    /// Never: it meets each flip within a look-up.
+    Never,
+}
+
+fn read_until(regions: HeapRegions, refresh: Refresh, stop: &AtomicBool, reads: &AtomicU64) {
     let mut reader = FolderReader::new(regions);
     let mut buffer = RecordBuffer::new();
     let mut seen = 0;
@@ -45,6 +54,9 @@ fn read_until(regions: HeapRegions, stop: &AtomicBool, reads: &AtomicU64) {
                 }
                 other @ (Lookup::Absent | Lookup::Unavailable(_)) => panic!("{key}: {other:?}"),
             }
+            if refresh == Refresh::Always {
+                reader.refresh();
+            }
         }
         reads.fetch_add(1, Ordering::Relaxed);
     }
@@ -58,8 +70,9 @@ fn flips_beside_readers_lose_nothing() {
     folder.flip(&table).unwrap();
     let (stop, reads) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| read_until(regions.clone(), &stop, &reads));
+        for refresh in [Refresh::Always, Refresh::Never] {
+            let (regions, stop, reads) = (regions.clone(), &stop, &reads);
+            scope.spawn(move || read_until(regions, refresh, stop, reads));
         }
         let flipped = scope.spawn(|| {
             let mut level = 1;
@@ -114,7 +127,6 @@ fn a_folder_through_its_lives() {
     let ((generation, mut writer), mut model) = load(&folder, 7);
     assert_eq!(generation, Generation(2));
     let table = (generation, writer);
-    folder.announce(&table).unwrap();
     reader.refresh();
     assert_eq!(ask(&mut reader), Err(Reason::NoTable));
     folder.flip(&table).unwrap();
@@ -153,7 +165,6 @@ struct Faulty {
     full: Rc<Cell<bool>>,
     unreadable: Rc<Cell<bool>>,
     stuck: Rc<Cell<bool>>,
-    maps: Rc<Cell<u32>>,
     discards: Rc<Cell<u32>>,
 }
 
@@ -161,7 +172,6 @@ impl MapRegions for Faulty {
     type Region = HeapMemory;
 
     fn map(&self, name: RegionName) -> io::Result<HeapMemory> {
-        self.maps.set(self.maps.get() + 1);
         if self.unreadable.get() && name != RegionName::Control {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
@@ -203,6 +213,28 @@ fn loads_that_found_no_room_use_nothing_up() {
     assert_eq!(Folder::open(faulty).unwrap().current(), Some(generation));
 }
 
+/// A growth that finds no room changes nothing: the table goes on, and no worker maps what is not there.
+#[test]
+fn a_growth_without_room_leaves_the_table() {
+    let faulty = Faulty::default();
+    let folder = Folder::open(faulty.clone()).unwrap();
+    let mut table = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+    table.1.finish_load(Model::default().position()).unwrap();
+    folder.flip(&table).unwrap();
+    let (mut live, mut model) = (table.1, Model::default());
+    faulty.full.set(true);
+    let mut reader = FolderReader::new(faulty.clone());
+    let bigger = live.fill().geometry();
+    let refused = folder.grow(&live, bigger).map(|_| ());
+    assert!(matches!(refused, Err(FolderError::Region { .. })));
+    faulty.unreadable.set(true);
+    reader.refresh();
+    commit(&mut live, &mut model, &[put(aor_key(1), 1, 9)]);
+    let mut buffer = RecordBuffer::new();
+    let answer = reader.lookup(aor_key(1).as_bytes(), &mut buffer);
+    assert!(matches!(answer, Lookup::Found(_)), "{answer:?}");
+}
+
 /// A worker that cannot map the new table says so, never "absent" out of the old one; and finds it later.
 #[test]
 fn a_table_that_cannot_be_mapped_is_unavailable() {
@@ -234,25 +266,97 @@ fn a_table_that_cannot_be_mapped_is_unavailable() {
     assert_eq!(ask(&mut reader), Ok(2));
 }
 
-/// What was announced and given up is forgotten: a worker does not try to map it at each request.
+/// A worker's folder that counts what is mapped and how often something was.
+#[derive(Clone, Default)]
+struct Counting {
+    regions: HeapRegions,
+    maps: Rc<Cell<u32>>,
+    held: Rc<()>,
+    unreadable: Rc<Cell<bool>>,
+}
+
+struct Held {
+    memory: HeapMemory,
+    /// Counts itself.
+    _held: Rc<()>,
+}
+
+impl AsRef<[AtomicU64]> for Held {
+    fn as_ref(&self) -> &[AtomicU64] {
+        self.memory.as_ref()
+    }
+}
+
+impl MapRegions for Counting {
+    type Region = Held;
+
+    fn map(&self, name: RegionName) -> io::Result<Held> {
+        self.maps.set(self.maps.get() + 1);
+        if self.unreadable.get() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(Held {
+            memory: self.regions.map(name)?,
+            _held: Rc::clone(&self.held),
+        })
+    }
+}
+
+/// A table is mapped when its load begins, opened at the flip, and given up without a trace.
 #[test]
-fn a_given_up_announcement_is_forgotten() {
-    let faulty = Faulty::default();
-    let folder = Folder::open(faulty.clone()).unwrap();
-    let load = || {
-        let mut table = folder.begin_load(SMALL, TABLE_KEY).unwrap();
-        table.1.finish_load(Model::default().position()).unwrap();
-        table
+fn a_load_is_mapped_ahead() {
+    let regions = HeapRegions::new();
+    let folder = Folder::open(regions.clone()).unwrap();
+    folder.flip(&load(&folder, 1).0).unwrap();
+    let counting = Counting {
+        regions,
+        ..Counting::default()
     };
-    folder.flip(&load()).unwrap();
-    let mut reader = FolderReader::new(faulty.clone());
-    folder.announce(&load()).unwrap();
-    folder.discard_others().unwrap();
-    let maps = faulty.maps.get();
+    let (mut reader, mut buffer) = (FolderReader::new(counting.clone()), RecordBuffer::new());
+    // How often something was mapped, and how much is mapped: two handles are ours and the reader's.
+    let counts = || (counting.maps.get(), Rc::strong_count(&counting.held) - 2);
+    let mut level = |reader: &mut FolderReader<_>| {
+        let key = aor_key(1);
+        match reader.lookup(key.as_bytes(), &mut buffer) {
+            Lookup::Found(record) => record.level.0,
+            Lookup::Absent | Lookup::Unavailable(_) => 0,
+        }
+    };
+    // `ctl` and the table that answers.
+    assert_eq!((level(&mut reader), counts()), (1, (2, 2)));
+
+    // Mapped once, however often it is asked, and not looked into: it is being loaded.
+    let given_up = folder.begin_load(SMALL, TABLE_KEY).unwrap();
     for _ in 0..10 {
         reader.refresh();
     }
-    assert_eq!(faulty.maps.get(), maps);
+    assert_eq!((level(&mut reader), counts()), (1, (3, 3)));
+    drop(given_up);
+    folder.discard_others().unwrap();
+    reader.refresh();
+    assert_eq!((level(&mut reader), counts()), (1, (3, 2)));
+
+    // The flip itself costs no mapping, and the old table is given back.
+    let mut table = folder.begin_load(SMALL, TABLE_KEY).unwrap();
+    reader.refresh();
+    let mut model = Model::default();
+    let change = put(aor_key(1), 5, 9);
+    model.apply(std::slice::from_ref(&change));
+    table.1.load(&[change]).unwrap();
+    table.1.finish_load(model.position()).unwrap();
+    folder.flip(&table).unwrap();
+    assert_eq!((level(&mut reader), counts()), (5, (4, 2)));
+
+    // What cannot be mapped ahead is not tried at every request, but at the flip.
+    counting.unreadable.set(true);
+    let (table, _) = load(&folder, 9);
+    for _ in 0..10 {
+        reader.refresh();
+    }
+    assert_eq!((level(&mut reader), counts()), (5, (5, 2)));
+    counting.unreadable.set(false);
+    folder.flip(&table).unwrap();
+    assert_eq!((level(&mut reader), counts()), (9, (6, 2)));
 }
 
 #[test]

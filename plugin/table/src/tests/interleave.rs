@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use locus_proto::{Change, Digits, Key};
+use locus_proto::{Change, ChangeOp, Digits, Key};
 
 use super::support::{Dice, Model, SMALL, TABLE_KEY, aor_key, commit, delete, live_in, put};
 use crate::{HeapMemory, Lookup, Memory, Reader, RecordBuffer, ScanCursor, Word, Writer};
@@ -205,5 +205,61 @@ fn a_scan_and_what_came_meanwhile_is_the_table() {
     assert!(loads > 300, "{loads} loads are too few for a scan");
     for first in (1..loads).step_by(5) {
         scan(vec![first, first + 3, first + 40]);
+    }
+}
+
+/// A record that rotted is repaired before any load of a look-up: of itself, which then finds what was
+/// there or what is right and never nothing, and of one beside it, which is never touched.
+#[test]
+fn a_repair_hides_no_record() {
+    const LEN: usize = 40;
+    let mut table = Table::new();
+    let first: Vec<Change> = (1..=24).map(|i| put(aor_key(i), i, LEN)).collect();
+    table.commit(&first);
+    let reader = Reader::open(table.writer.memory().clone()).unwrap();
+    let memory = table.writer.memory().clone();
+    let table = Rc::new(RefCell::new(table));
+    let (rotten, beside) = (&first[3], &first[4]);
+    let value = |change: &Change| match &change.op {
+        ChangeOp::Put(value) => value.clone(),
+        ChangeOp::Delete => unreachable!("all are puts"),
+    };
+    let start = u64::from_le_bytes(*value(rotten).first_chunk().unwrap());
+    let mut buffer = RecordBuffer::new();
+    let mut lookup = |change: &Change| match reader.lookup(change.key.as_bytes(), &mut buffer) {
+        Lookup::Found(record) => record.value.to_vec(),
+        other @ (Lookup::Absent | Lookup::Unavailable(_)) => panic!("{}: {other:?}", change.key),
+    };
+    let mut look = |change: &Change, before: Vec<u32>| {
+        // The last place that holds it: earlier ones are in the journal, or were given up.
+        let at = memory.0.iter().rposition(|word| word.0.get() == start);
+        memory.0[at.unwrap()].0.set(start ^ 1 << 17);
+        let mut wrong = value(rotten);
+        wrong[2] ^= 2;
+        assert_eq!(lookup(rotten), wrong, "it has not rotted");
+        let (repairing, content) = (Rc::clone(&table), [rotten.clone()]);
+        let act = move || {
+            let writer = &mut repairing.borrow_mut().writer;
+            let partition = writer.partition_of(content[0].key.as_bytes());
+            let repaired = writer.repair(partition, &content).unwrap();
+            assert_eq!(repaired.differed, 1);
+        };
+        let repairs = before.len();
+        let (found, loads) = read_beside(before, act, || lookup(change));
+        let right = value(change);
+        assert!(found == right || found == wrong && change.key == rotten.key);
+        if repairs > 0 {
+            assert_eq!(lookup(rotten), value(rotten), "it was not repaired");
+        } else {
+            memory.0[at.unwrap()].0.set(start);
+        }
+        loads
+    };
+    for change in [rotten, beside] {
+        let loads = look(change, Vec::new());
+        assert!(loads > 15, "{loads} loads are too few for a look-up");
+        for before in 1..=loads {
+            look(change, vec![before]);
+        }
     }
 }

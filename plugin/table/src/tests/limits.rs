@@ -194,6 +194,46 @@ fn frames_apply_exactly_where_they_belong() {
     assert_eq!(writer.reader().position(), to);
 }
 
+/// A frame of which one change does not fit changes nothing, whether its content is compared or not.
+#[test]
+fn frames_that_do_not_fit_are_refused_whole() {
+    let geometry = Geometry {
+        buckets: 1,
+        arena_bytes: 1 << 20,
+    };
+    let (mut writer, mut model) = (live(geometry), Model::default());
+    // 57 of these take 29 of the 32 slabs, and short ones one slab more.
+    let large: Vec<_> = (1..=57).map(|n| put(aor_key(n), n, 30_000)).collect();
+    for batch in large.chunks(10) {
+        commit(&mut writer, &mut model, batch);
+    }
+    let fitting = put(aor_key(1), 58, 20);
+    let no_room: Vec<_> = (59..=66).map(|n| put(aor_key(n), n, 30_000)).collect();
+    let no_class = vec![put(aor_key(2), 59, VALUE_BYTES_MAX + 1)];
+    let no_slot: Vec<_> = (59..=300).map(|n| put(aor_key(n), n, 8)).collect();
+    type Expected = fn(&PrepareError) -> bool;
+    let cases: [(Vec<Change>, Expected); 3] = [
+        (no_room, |e| matches!(e, PrepareError::ArenaFull { .. })),
+        (no_class, |e| matches!(e, PrepareError::ValueTooLong { .. })),
+        (no_slot, |e| matches!(e, PrepareError::IndexFull { .. })),
+    ];
+    for (more, expected) in cases {
+        let mut changes = vec![fitting.clone()];
+        changes.extend(more);
+        let (frame, _) = frame(&model, changes);
+        let before = writer.position();
+        for refused in [
+            writer.apply(&frame),
+            writer.follow(&frame).map(|to| to.root),
+        ] {
+            let fits = matches!(&refused, Err(ApplyError::Prepare(e)) if expected(e));
+            assert!(fits, "{refused:?}");
+        }
+        assert_eq!(writer.position(), before);
+        check(&writer, &model, &[aor_key(59)]).unwrap();
+    }
+}
+
 /// What [`crate::Writer::prepare`] admits, a commit has room for: however few slabs are left, and
 /// whichever classes give theirs up on the way.
 #[test]

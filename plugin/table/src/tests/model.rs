@@ -112,7 +112,7 @@ fn equals_a_map() {
                     let (opened, recovered) = Writer::open(memory).unwrap();
                     prop_assert!(!recovered.redone);
                     prop_assert_eq!(recovered.position, model.position());
-                    prop_assert_eq!(opened.free_slabs(), writer.free_slabs());
+                    prop_assert_eq!(opened.fill().free_slabs, writer.fill().free_slabs);
                     writer = opened;
                 }
                 Event::Reload => writer = reload(&writer, &model),

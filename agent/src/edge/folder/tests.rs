@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use locus_table::Generation;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::super::map::HUGE_PAGE_BYTES;
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -261,4 +262,53 @@ fn a_mount_that_offers_huge_pages_gives_them() {
         return;
     }
     assert_eq!(huge.split_whitespace().nth(1), Some("4096"), "{huge}");
+}
+
+#[test]
+fn a_new_table_gets_its_memory_in_slices_if_its_owner_asks_for_that() {
+    let Some(place) = Place::mounted("slices", "size=16m") else {
+        return;
+    };
+    let owned = place.own().in_slices();
+    let before = place.free_bytes();
+    let table = owned.create(FIRST, 8 * MIB).unwrap();
+    let mut taken = vec![before - place.free_bytes()];
+    while !table.populate(1).unwrap() {
+        taken.push(before - place.free_bytes());
+    }
+    taken.push(before - place.free_bytes());
+    let expected: Vec<_> = (1..=4).map(|slices| slices * 2 * MIB).collect();
+    assert_eq!(taken, expected);
+    for word in table.as_ref() {
+        word.store(u64::MAX, Ordering::Relaxed);
+    }
+    // Somebody else takes the rest meanwhile: an error, never a signal.
+    let second = RegionName::Table(Generation(2));
+    let table = owned.create(second, 6 * MIB).unwrap();
+    let rest = usize::try_from(place.free_bytes() - MIB).unwrap();
+    fs::write(place.path.join("filler"), vec![1; rest]).unwrap();
+    let refused = table.populate(usize::MAX).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{refused}");
+}
+
+#[test]
+fn memory_that_is_given_back_aside_is_there_for_the_next_table() {
+    let Some(place) = Place::mounted("aside", "size=48m") else {
+        return;
+    };
+    let owned = place.own().in_slices();
+    for generation in 1..=4 {
+        let name = RegionName::Table(Generation(generation));
+        let table = owned.create(name, 40 * MIB).unwrap();
+        while !table.populate(8 << 20).unwrap() {}
+        let seen = place.shared().map(name).unwrap();
+        table.as_ref()[9].store(1, Ordering::Release);
+        owned.discard(name).unwrap();
+        assert!(!owned.file(name).exists());
+        owned.giving.wait();
+        assert_eq!((load(&table, 9), load(&seen, 9)), (0, 0));
+        let again = owned.create(name, 40 * MIB).unwrap();
+        while !again.populate(8 << 20).unwrap() {}
+        owned.discard(name).unwrap();
+    }
 }
