@@ -46,7 +46,7 @@ build-inject: deps
 	@$(CARGO) build --locked -p locus-kamailio --features inject --target-dir target/inject
 	@ln -sf debug/liblocus.so target/inject/locus.so
 
-check: deps ## format, clippy, documentation, benches type-checked, architecture test
+check: deps ## format, clippy, documentation, benches and fuzz targets type-checked, architecture test
 	$(call step,fmt,$(CARGO) fmt --all --check)
 	$(call step,clippy,$(CARGO) clippy --locked --workspace --all-targets -- -D warnings)
 	$(call step,doc,RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps)

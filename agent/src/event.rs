@@ -308,10 +308,10 @@ impl Event {
                 bytes,
                 huge_bytes,
             } => tracing::warn!(
-                "{huge_bytes} of {bytes} bytes of {} lie in pages of 2 MiB: look-ups take up to twice the \
-                 time. Mount a tmpfs with huge=advise at {} (packaging/systemd/run-locus-default.mount \
-                 does), see that /sys/kernel/mm/transparent_hugepage/enabled is not never and \
-                 shmem_enabled there not deny, and start the agent again",
+                "{huge_bytes} of {bytes} bytes of {} lie in pages of 2 MiB: look-ups take longer. Mount a tmpfs \
+                 with huge=advise at {} (packaging/systemd/run-locus-default.mount does), see that \
+                 /sys/kernel/mm/transparent_hugepage/enabled is not never and shmem_enabled there not deny, and \
+                 start the agent again",
                 file.display(),
                 folder.display()
             ),

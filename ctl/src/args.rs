@@ -65,7 +65,7 @@ Columns; counts are since its agent started:
   BEHIND            levels that it lacks
   LAG               time since it was last known to be coherent
   REPAIRED          records that were not the master's and were replaced
-  PAGES             2M: fast look-ups; 4K, mixed: they take up to twice the time, see its agent's log
+  PAGES             2M: fast look-ups; 4K, mixed: they take longer, see its agent's log
   TABLE MIB         memory of its table
   AUDITS            comparisons with the master's content
   SCRUBS            times that all of its memory was read again

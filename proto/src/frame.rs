@@ -199,7 +199,7 @@ impl Frame {
 }
 
 /// Appends one change, also a record of a snapshot (a put at its own level).
-pub(crate) fn encode_change(change: &Change, out: &mut Encoder<'_>) {
+fn encode_change(change: &Change, out: &mut Encoder<'_>) {
     let (op, value): (u8, &[u8]) = match &change.op {
         ChangeOp::Put(value) => (1, value),
         ChangeOp::Delete => (2, &[]),
@@ -212,7 +212,7 @@ pub(crate) fn encode_change(change: &Change, out: &mut Encoder<'_>) {
     out.u64(change.level.0).bytes(key).bytes(value);
 }
 
-pub(crate) fn decode_change(from: &mut Decoder<'_>) -> Result<Change, DecodeError> {
+fn decode_change(from: &mut Decoder<'_>) -> Result<Change, DecodeError> {
     let op = from.u8("operation")?;
     reserved(from)?;
     let key_len = usize::from(from.u16("key length")?);
@@ -238,6 +238,32 @@ pub(crate) fn decode_change(from: &mut Decoder<'_>) -> Result<Change, DecodeErro
         }
     };
     Ok(Change { key, level, op })
+}
+
+/// Appends `count u32` and records: changes of a frame, each a put at its own level.
+pub(crate) fn encode_records(records: &[Change], out: &mut Encoder<'_>) {
+    out.len32(records.len());
+    for record in records {
+        encode_change(record, out);
+    }
+}
+
+/// Reads what [`encode_records`] wrote; a delete among them is malformed, `what` says of which message.
+pub(crate) fn decode_records(
+    from: &mut Decoder<'_>,
+    what: &'static str,
+) -> Result<Vec<Change>, DecodeError> {
+    let count = from.u32("record count")?;
+    // No capacity ahead of the bytes: the count is a stranger's word.
+    let mut records = Vec::new();
+    for _ in 0..count {
+        let record = decode_change(from)?;
+        if record.op == ChangeOp::Delete {
+            return Err(DecodeError::Malformed { what });
+        }
+        records.push(record);
+    }
+    Ok(records)
 }
 
 /// Reads a byte that this version keeps at zero: another value is a later version's and means something.

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{decode_change, encode_change};
-use crate::{Change, ChangeOp, DecodeError, Decoder, Encoder, Level, Position, Root};
+use crate::frame::{decode_records, encode_records};
+use crate::{Change, DecodeError, Decoder, Encoder, Level, Position, Root};
 
 /// Sums in one answer: of the 256 groups, or of the 256 partitions of a group.
 pub const AUDIT_SUMS: usize = 256;
@@ -153,11 +153,8 @@ impl AuditRecords {
     pub fn encode(&self, out: &mut Encoder<'_>) {
         out.u64(self.level.0)
             .u16(self.partition)
-            .u8(self.last.into())
-            .len32(self.records.len());
-        for record in &self.records {
-            encode_change(record, out);
-        }
+            .u8(self.last.into());
+        encode_records(&self.records, out);
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -168,18 +165,7 @@ impl AuditRecords {
         let level = Level(from.u64("level")?);
         let partition = from.u16("partition")?;
         let last = flag(from, "last")?;
-        let count = from.u32("record count")?;
-        // No capacity ahead of the bytes: the count is a stranger's word.
-        let mut records = Vec::new();
-        for _ in 0..count {
-            let record = decode_change(from)?;
-            if record.op == ChangeOp::Delete {
-                return Err(DecodeError::Malformed {
-                    what: "audit record",
-                });
-            }
-            records.push(record);
-        }
+        let records = decode_records(from, "audit record")?;
         Ok(Self {
             level,
             partition,

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{decode_change, encode_change};
-use crate::{Change, ChangeOp, DecodeError, Decoder, Encoder, Level, Position, Root};
+use crate::frame::{decode_records, encode_records};
+use crate::{Change, DecodeError, Decoder, Encoder, Level, Position, Root};
 
 /// A part is closed when it has grown to this many bytes; the largest record fits behind it.
 pub const SNAPSHOT_PART_BYTES: usize = 128 * 1024;
@@ -53,10 +53,7 @@ pub struct SnapshotPart {
 impl SnapshotPart {
     /// Appends `count u32` and the records as changes of a frame.
     pub fn encode(&self, out: &mut Encoder<'_>) {
-        out.len32(self.records.len());
-        for record in &self.records {
-            encode_change(record, out);
-        }
+        encode_records(&self.records, out);
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -64,19 +61,9 @@ impl SnapshotPart {
     /// # Errors
     /// A delete among the records, malformed records, truncation.
     pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let count = from.u32("record count")?;
-        // No capacity ahead of the bytes: the count is a stranger's word.
-        let mut records = Vec::new();
-        for _ in 0..count {
-            let record = decode_change(from)?;
-            if record.op == ChangeOp::Delete {
-                return Err(DecodeError::Malformed {
-                    what: "snapshot record",
-                });
-            }
-            records.push(record);
-        }
-        Ok(Self { records })
+        Ok(Self {
+            records: decode_records(from, "snapshot record")?,
+        })
     }
 }
 
