@@ -25,8 +25,9 @@ define step
 	@start=$$SECONDS; echo "==> $(1)"; $(2); echo "<== $(1): $$((SECONDS - start)) s"
 endef
 
-.PHONY: help deps deps-fuzz build build-inject check unit proofs lab test demo \
-	soak-table fuzz-table sanitize bench-sip bench-slice bench-table clean
+.PHONY: help deps deps-fuzz build build-inject build-v2 check unit proofs lab test demo sim \
+	soak-table soak-distribution fuzz sanitize bench-sip bench-slice bench-table bench-distribution \
+	bench-channel clean
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -46,6 +47,11 @@ build-inject: deps
 	@$(CARGO) build --locked -p locus-kamailio --features inject --target-dir target/inject
 	@ln -sf debug/liblocus.so target/inject/locus.so
 
+# Daemons that speak a synthetic next version of the wire, for the upgrade tests only.
+build-v2: deps
+	@$(CARGO) build --locked -p locsvc -p locus-agent --features locsvc/synthetic-v2,locus-agent/synthetic-v2 \
+		--target-dir target/v2
+
 check: deps ## format, clippy, documentation, benches and fuzz targets type-checked, architecture test
 	$(call step,fmt,$(CARGO) fmt --all --check)
 	$(call step,clippy,$(CARGO) clippy --locked --workspace --all-targets -- -D warnings)
@@ -55,6 +61,7 @@ check: deps ## format, clippy, documentation, benches and fuzz targets type-chec
 
 unit: deps
 	$(call step,unit tests,$(CARGO) test --locked -q --workspace --exclude locus-lab --exclude locus-bench --exclude locus-proofs)
+	$(call step,the next version of the wire,$(CARGO) test --locked -q -p locus-proto --features synthetic-v2)
 	$(call step,unit tests of lab and benches,$(CARGO) test --locked -q -p locus-lab -p locus-bench --lib --bins)
 
 proofs: deps ## the table under loom, single steps and 50 times kill -9; optimised, for the number of steps
@@ -62,7 +69,7 @@ proofs: deps ## the table under loom, single steps and 50 times kill -9; optimis
 	$(call step,single step and kill -9,$(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs -- --nocapture)
 
 # The lab tests, one at a time: every file of tests/tests but the architecture test.
-lab: build build-inject
+lab: build build-inject build-v2
 	@for file in tests/tests/*.rs; do \
 		name=$$(basename $$file .rs); start=$$SECONDS; \
 		[ $$name != architecture ] || continue; echo "==> lab: $$name"; \
@@ -85,13 +92,20 @@ soak-table: deps ## 1,000 kills of the table's writer; single steps over many ba
 	$(call step,1000 kills,LOCUS_KILLS=1000 $(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs --test kill -- --nocapture)
 	$(call step,single steps,$(AS_ROOT) $(CARGO) test --release --locked -q -p locus-proofs --test step -- --ignored --nocapture)
 
+sim: deps ## the master and 1,000 nodes in one process and virtual time: ten criteria (10 minutes); SEED=n
+	$(call step,simulation,LOCUS_SIM=full $(CARGO) test --release --locked -q -p locus-distribution --test sim -- --nocapture --test-threads=2)
+
+soak-distribution: build ## 32 receivers under loss (minutes)
+	$(call step,32 receivers,LOCUS_REQUIRE_LAB=1 $(AS_ROOT) $(CARGO) test --locked -q -p locus-lab --test multicast -- --ignored --test-threads=1 --nocapture)
+
 deps-fuzz: deps
 	@tests/deps.sh g++
 
-fuzz-table: deps-fuzz ## any bytes to the decoders and to a table's image; FUZZ_SECONDS=120 each
+fuzz: deps-fuzz ## any bytes to decoders, to the group's two ends and to a table's image; FUZZ_SECONDS=120 each
 	@RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked \
 		--manifest-path tests/fuzz/Cargo.toml --target $(TARGET) --target-dir target/fuzz
-	@for name in decode image; do mkdir -p target/fuzz/corpus/$$name; \
+	@tests/fuzz/seed.sh target/fuzz/corpus
+	@for name in decode datagram group_frame group image; do mkdir -p target/fuzz/corpus/$$name; \
 		target/fuzz/$(TARGET)/release/$$name target/fuzz/corpus/$$name -max_total_time=$(FUZZ_SECONDS) \
 			-len_control=0 -max_len=2048 -timeout=20 -artifact_prefix=target/fuzz/$$name-; \
 	done
@@ -114,6 +128,12 @@ bench-slice: build ## accepted to visible at 1,000 updates/s; one look-up in ns
 
 bench-table: build ## look-ups, updates, loads, routes of the table beside memory's limit and LMDB; QUICK=1
 	@$(AS_ROOT) $(CARGO) run --release --locked -q -p locus-bench --bin bench-table
+
+bench-distribution: build ## from the API to 1, 8 and 32 nodes: time, bytes, repairs, returns; QUICK=1
+	@$(AS_ROOT) $(CARGO) run --release --locked -q -p locus-bench --bin bench-distribution
+
+bench-channel: deps ## a connection under TLS beside a plain one
+	@$(CARGO) bench --locked -q -p locus-identity
 
 clean: ## removes target/
 	@$(CARGO) clean

@@ -7,13 +7,14 @@
 set -euo pipefail
 
 # What each is for: the linker and libclang (build), Debian's Kamailio and the tools that fetch its
-# headers, SIP peers, fault injection, and the tools the lab is made of.
+# headers, SIP peers, fault injection, the tools the lab is made of, and the reader of captures.
 packages=(
     gcc libc6-dev libclang-dev dpkg-dev ca-certificates
     kamailio kamailio-lua-modules
     sip-tester sipsak
     libfaketime nftables
     iproute2 util-linux curl
+    tshark
     "$@"
 )
 

@@ -1,14 +1,23 @@
 //! The agent's configuration file; it opens nothing that the file names.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use locus_proto::{FIELD_BYTES_MAX, NodeId, NodeName};
+use locus_proto::{FIELD_BYTES_MAX, NodeId, NodeName, Transport};
 use serde::Deserialize;
+
+use crate::core::Address;
 
 /// Most addresses of locsvc.
 pub const MASTERS_MAX: usize = 16;
+/// Most buses: A and B.
+pub const BUSES_MAX: usize = 2;
+/// Longest name of a network interface (`IFNAMSIZ` less its terminating byte).
+pub const INTERFACE_BYTES_MAX: usize = 15;
 /// Longest path of a Unix socket (`sockaddr_un` less its terminating byte).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Most records that `records_max` may ask for.
@@ -23,12 +32,25 @@ pub const SCRUB_MINUTES: (f64, f64) = (0.01, 10_080.0);
 pub struct Config {
     /// Name of the cluster; locsvc refuses nodes of another.
     pub cluster: NodeName,
-    /// Name of this node, for people.
+    /// Name of this node; its certificate says the same.
     pub node: NodeName,
-    /// Number of this node, 1 to 65,535, unique in the cluster.
+    /// Number of this node, 1 to 65,535, unique in the cluster; its certificate says the same.
     pub node_id: NodeId,
-    /// Addresses of locsvc, tried in turn, at least one.
+    /// TCP addresses of locsvc, tried in turn.
+    #[serde(default)]
     pub locsvc: Vec<SocketAddr>,
+    /// Unix sockets of locsvc for boards in one chassis: bus A, then bus B; an empty one is left out.
+    #[serde(default)]
+    pub bus: Vec<PathBuf>,
+    /// How the master's changes may come: `auto`, `multicast`, `unicast` or `bus`.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Interface on which the group is joined; by default the one of the connection to the master.
+    #[serde(default)]
+    pub multicast_interface: Option<String>,
+    /// Folder with this node's certificate and key, and the cluster's authority.
+    #[serde(default = "default_identity")]
+    pub identity: PathBuf,
     /// Folder of the table; on a tmpfs.
     #[serde(default = "default_folder")]
     pub folder: PathBuf,
@@ -57,7 +79,7 @@ pub struct Config {
     /// what comes later is lost on it. 100 ms between them suffice.
     #[serde(default = "default_save_timeout_ms")]
     pub save_timeout_ms: u32,
-    /// Allows addresses beyond loopback although nothing is encrypted or authenticated yet.
+    /// For a lab: no identity is needed, and nothing is encrypted or authenticated.
     #[serde(default)]
     pub insecure: bool,
     /// File for the recording of all inputs.
@@ -73,6 +95,10 @@ pub struct Config {
     /// Most bytes of records that a snapshot brings to the disk in a second.
     #[serde(default = "default_snapshot_bytes_per_s")]
     pub snapshot_bytes_per_s: u64,
+}
+
+fn default_identity() -> PathBuf {
+    PathBuf::from("/etc/locus/identity")
 }
 
 fn default_folder() -> PathBuf {
@@ -162,12 +188,32 @@ pub enum ConfigError {
     /// `sip` is not a SIP URI.
     #[error("sip = {0:?} is not a SIP URI; write it as sip:address:port or leave it out")]
     Sip(String),
-    /// An address beyond loopback without `insecure = true`.
+    /// No way to a master.
     #[error(
-        "locsvc = {0} is beyond loopback and the connection is neither encrypted nor authenticated; \
-         set insecure = true if the network between is trusted"
+        "there is no way to locsvc; set locsvc = [\"ADDRESS:PORT\"], or bus = [\"/run/locus/bus/a.sock\"] \
+         on a board beside it"
     )]
-    Insecure(SocketAddr),
+    NoMaster,
+    /// The wanted transport has no way to a master.
+    #[error(
+        "transport = \"{transport}\" needs {needs}, which is empty; set it, or transport = \"auto\""
+    )]
+    NoWay {
+        /// What is wanted.
+        transport: Transport,
+        /// The key that is missing.
+        needs: &'static str,
+    },
+    /// Both buses are one.
+    #[error(
+        "bus A and bus B are both {}: nothing is left if one is cut; name two sockets, or one", .0.display()
+    )]
+    SameBus(PathBuf),
+    /// No interface has such a name.
+    #[error(
+        "multicast_interface = {0:?} is no name of an interface; write it as in `ip link`, or leave it out"
+    )]
+    Interface(String),
 }
 
 impl Config {
@@ -204,8 +250,9 @@ impl Config {
             self.node_id.0 >= 1,
             "1 to 65535",
         )?;
-        let count_fits = (1..=MASTERS_MAX).contains(&self.locsvc.len());
-        in_range("number of locsvc addresses", masters, count_fits, "1 to 16")?;
+        let count_fits = self.locsvc.len() <= MASTERS_MAX;
+        in_range("number of locsvc addresses", masters, count_fits, "0 to 16")?;
+        self.check_ways()?;
         let records_fit = (1..=RECORDS_MAX).contains(&self.records_max);
         in_range(
             "records_max",
@@ -263,9 +310,68 @@ impl Config {
         if !self.sip.is_empty() && !is_sip {
             return Err(ConfigError::Sip(self.sip.clone()));
         }
-        match self.locsvc.iter().find(|master| !master.ip().is_loopback()) {
-            Some(master) if !self.insecure => Err(ConfigError::Insecure(*master)),
+        Ok(())
+    }
+
+    fn check_ways(&self) -> Result<(), ConfigError> {
+        let buses = u64::try_from(self.bus.len()).unwrap_or(u64::MAX);
+        in_range(
+            "number of buses",
+            buses,
+            self.bus.len() <= BUSES_MAX,
+            "0 to 2",
+        )?;
+        for path in &self.bus {
+            within("bus", path.as_os_str().len(), SOCKET_PATH_BYTES_MAX)?;
+        }
+        if let [a, b] = self.bus.as_slice()
+            && a == b
+            && !a.as_os_str().is_empty()
+        {
+            return Err(ConfigError::SameBus(a.clone()));
+        }
+        let buses = self.buses();
+        if self.locsvc.is_empty() && buses.is_empty() {
+            return Err(ConfigError::NoMaster);
+        }
+        let transport = self.transport;
+        let needs = match transport {
+            Transport::Bus if buses.is_empty() => Some("bus"),
+            Transport::Multicast if self.locsvc.is_empty() => Some("locsvc"),
+            Transport::Auto | Transport::Multicast | Transport::Unicast | Transport::Bus => None,
+        };
+        if let Some(needs) = needs {
+            return Err(ConfigError::NoWay { transport, needs });
+        }
+        match &self.multicast_interface {
+            Some(name) if !(1..=INTERFACE_BYTES_MAX).contains(&name.len()) => {
+                Err(ConfigError::Interface(name.clone()))
+            }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    fn buses(&self) -> Vec<Address> {
+        let sides = [Address::BusA as fn(PathBuf) -> Address, Address::BusB];
+        let named = sides.into_iter().zip(&self.bus);
+        named
+            .filter(|(_, path)| !path.as_os_str().is_empty())
+            .map(|(side, path)| side(path.clone()))
+            .collect()
+    }
+
+    /// Returns the ways to a master in the order in which they are preferred.
+    ///
+    /// A bus is nearer than a network; but no group is reached over it, so that a node that shall be in the
+    /// group comes over the network while it can.
+    pub fn addresses(&self) -> Vec<Address> {
+        let network = self.locsvc.iter().copied().map(Address::Tcp);
+        match self.transport {
+            Transport::Auto | Transport::Unicast => {
+                self.buses().into_iter().chain(network).collect()
+            }
+            Transport::Multicast => network.chain(self.buses()).collect(),
+            Transport::Bus => self.buses(),
         }
     }
 
@@ -316,86 +422,5 @@ fn within(key: &'static str, len: usize, max: usize) -> Result<(), ConfigError> 
         Ok(())
     } else {
         Err(ConfigError::TooLong { key, len, max })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::error::Error;
-
-    use super::*;
-
-    const LEAST: &str =
-        "cluster = \"lab\"\nnode = \"n1\"\nnode_id = 1\nlocsvc = [\"127.0.0.1:5800\"]\n";
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(Path::new("agent.toml"), text)
-    }
-
-    #[test]
-    fn fills_in_what_is_left_out() {
-        let config = parse(LEAST).unwrap();
-        assert_eq!(config.socket(), Path::new("/run/locus/default/agent.sock"));
-        assert_eq!(config.save_timeout(), Duration::from_millis(400));
-        assert_eq!((config.records_max, config.max_grace_s), (1_000_000, 3600));
-        assert_eq!(config.scrub_every(), Duration::from_secs(600));
-        assert_eq!(config.snapshots(), Some(Path::new("/var/lib/locus/agent")));
-        for off in ["snapshots = \"\"", "snapshot_every_s = 0"] {
-            assert_eq!(parse(&format!("{LEAST}{off}\n")).unwrap().snapshots(), None);
-        }
-        let never = parse(&format!("{LEAST}scrub_minutes = 0\n")).unwrap();
-        assert_eq!(never.scrub_every(), Duration::ZERO);
-        let own = parse(&format!(
-            "{LEAST}socket = \"/run/x.sock\"\nsip = \"sip:10.0.0.1:5060\"\n"
-        ));
-        assert_eq!(own.unwrap().socket(), Path::new("/run/x.sock"));
-    }
-
-    #[test]
-    fn says_what_to_change() {
-        let with = |line: &str| {
-            let key = line.split(' ').next().unwrap();
-            let rest: Vec<_> = LEAST
-                .lines()
-                .filter(|l| l.split(' ').next() != Some(key))
-                .collect();
-            format!("{}\n{line}\n", rest.join("\n"))
-        };
-        let long = format!("socket = \"/{}\"", "s".repeat(SOCKET_PATH_BYTES_MAX));
-        for (line, expected) in [
-            ("node_id = 0", "node_id is 0, allowed is 1 to 65535"),
-            ("node_id = 65536", "node_id"),
-            (
-                "locsvc = []",
-                "number of locsvc addresses is 0, allowed is 1 to 16",
-            ),
-            ("locsvc = [\"10.0.0.1:5800\"]", "set insecure = true"),
-            ("locsvc = [\"localhost\"]", "invalid socket address"),
-            ("records_max = 0", "records_max is 0"),
-            ("record_bytes_mean = 8", "record_bytes_mean is 8"),
-            ("save_timeout_ms = 1", "save_timeout_ms is 1"),
-            ("max_grace_s = 604801", "max_grace_s is 604801"),
-            (
-                "scrub_minutes = 0.001",
-                "scrub_minutes is 0.001, allowed is 0 or 0.01 to 10080",
-            ),
-            ("scrub_minutes = nan", "scrub_minutes is NaN"),
-            ("snapshot_every_s = 86401", "snapshot_every_s is 86401"),
-            ("snapshot_bytes_per_s = 0", "snapshot_bytes_per_s is 0"),
-            ("scrub_minutes = -1", "scrub_minutes is -1"),
-            ("sip = \"tel:1\"", "is not a SIP URI"),
-            ("cluster = \"Über\"", "a name is 1 to 32"),
-            ("colour = \"red\"", "unknown field `colour`"),
-            ("node = 5", "invalid type"),
-            (long.as_str(), "socket has 108 bytes, at most 107"),
-        ] {
-            let error = parse(&with(line)).expect_err(line);
-            let source = error.source().map(ToString::to_string).unwrap_or_default();
-            let text = format!("{error}: {source}");
-            assert!(text.contains(expected), "{line}: {text}");
-        }
-        assert!(parse(&with("locsvc = [\"10.0.0.1:5800\"]\ninsecure = true")).is_ok());
-        let missing = Config::read(Path::new("/nonexistent/agent.toml")).unwrap_err();
-        assert_eq!(missing.to_string(), "cannot read /nonexistent/agent.toml");
     }
 }

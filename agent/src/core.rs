@@ -5,31 +5,36 @@
 //! until all return `None`, feed what an order answers, then ask [`Core::poll_timeout`] and wait for the
 //! next input. What was recorded replays to the same end.
 
+mod connection;
 mod differing;
+mod group;
 mod input;
 mod registrations;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use locus_distribution::{Pulse, Receiver, ReceiverCounters, ReceiverEvent};
 use locus_proto::v1::Plan;
 use locus_proto::{
     AddressOfRecord, AorRecord, Level, Message, NodeState, Position, Refusal, RegistrationReply,
-    Timestamp,
+    Timestamp, WireVersion,
 };
 use serde::Serialize;
 
-pub use input::{Client, Connection, Input, Order, Start, Transmit};
+pub use input::{Client, Connection, Ends, Input, Membership, Order, Start, Transmit};
 pub use registrations::{PENDING_MAX, RegistrationCounters};
+pub use ways::{Address, PROBE_EVERY, PROBE_EVERY_MAX, PROVED_AFTER};
 
 use crate::event::Event;
 use crate::outage;
 use crate::random::Random;
 use differing::Differing;
+use group::Group;
 use registrations::{Registrations, Taken};
+use ways::Ways;
 
 /// Most log lines about masters that are remembered, so that each is written once; more are not written.
 pub const SAID_MAX: usize = 64;
@@ -54,9 +59,15 @@ pub struct Core {
     random: Random,
     link: Link,
     connection: Connection,
-    /// Index of the master that is tried or followed.
-    master: usize,
+    /// Of the connection, if it goes over the network.
+    ends: Option<Ends>,
+    /// What both ends of it speak.
+    version: WireVersion,
+    ways: Ways,
+    group: Group,
     welcomed: bool,
+    /// Whether the table was at the master's level since the connection stands.
+    served: bool,
     /// A whole table is to come: what the master stores now becomes visible here only at its end.
     reloading: bool,
     /// What was said since the table was last at the master's level.
@@ -78,8 +89,10 @@ pub struct Summary {
     pub position: Option<Position>,
     /// Attempts to connect since the start.
     pub connections_total: u64,
-    /// Inputs of connections that were given up.
+    /// Inputs of connections and memberships that were given up.
     pub stale_inputs_total: u64,
+    /// Datagrams for the group that did not come from the master, or were too long: refused unread.
+    pub group_refused_total: u64,
     /// Registrations that wait for an answer.
     pub pending: usize,
     /// What became of registrations.
@@ -98,8 +111,12 @@ impl Core {
             random: Random::new(start.seed),
             link: Link::Down,
             connection: Connection(0),
-            master: 0,
+            ends: None,
+            version: WireVersion::V1,
+            ways: Ways::new(start.masters.clone()),
+            group: Group::default(),
             welcomed: false,
+            served: false,
             reloading: false,
             said: Vec::new(),
             differing: Differing::default(),
@@ -116,8 +133,10 @@ impl Core {
     /// Takes one input.
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         match input {
-            Input::Connected { connection } if self.is_current(connection) => {
+            Input::Connected { connection, ends } if self.is_current(connection) => {
                 self.link = Link::Up;
+                self.ends = ends;
+                self.version = WireVersion::V1; // until both have agreed on another
                 self.receiver.handle_connected(now);
             }
             Input::Received {
@@ -125,12 +144,16 @@ impl Core {
                 message,
             } if self.is_current(connection) => {
                 if let Message::Welcome(welcome) = &message {
+                    self.version = welcome.version;
                     self.reloading = welcome.plan != Plan::Continue;
+                }
+                if let Message::GroupEnd(end) = &message {
+                    self.group.ask(end.reason);
                 }
                 if let Err(error) = self.receiver.handle_message(now, message) {
                     // The text may be the master's own: it begins no line and moves no cursor.
                     let reason = error.to_string().replace(char::is_control, " ");
-                    let master = self.master();
+                    let master = self.ways.current().clone();
                     self.say_once(Event::MasterRefused { master, reason });
                 }
             }
@@ -139,6 +162,26 @@ impl Core {
             }
             Input::Connected { .. } | Input::Received { .. } | Input::Closed { .. } => {
                 self.stale_inputs_total += 1;
+            }
+            Input::Probed { probe, open } => self.probed(now, probe, open.as_ref()),
+            Input::Datagrams {
+                membership,
+                datagrams,
+                refused,
+            } => {
+                self.group.refused_total += refused;
+                if self.group.is_of(membership) {
+                    self.receiver.handle_datagrams(now, datagrams);
+                } else {
+                    self.stale_inputs_total += 1;
+                }
+            }
+            Input::GroupFailed { membership, reason } => {
+                if self.group.is_of(membership) {
+                    self.group_failed(now, reason);
+                } else {
+                    self.stale_inputs_total += 1;
+                }
             }
             Input::Registration {
                 client,
@@ -177,6 +220,7 @@ impl Core {
                 self.receiver.handle_doubted(now);
             }
             Input::Held => self.receiver.handle_held(now),
+            Input::Released => self.receiver.handle_released(now),
             Input::Health(health) => self.receiver.set_health(health),
             Input::Found { ticket, record } => self.judge(now, ticket, record.as_ref()),
             Input::Timeout => self.keep_time(now),
@@ -201,10 +245,12 @@ impl Core {
 
     /// Returns when [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        [self.registrations.deadline(), self.receiver.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.registrations.deadline(),
+            self.receiver.poll_timeout(),
+            self.ways.deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Returns what the workers must know beside the table.
@@ -219,15 +265,11 @@ impl Core {
             position: self.receiver.position(),
             connections_total: self.connection.0,
             stale_inputs_total: self.stale_inputs_total,
+            group_refused_total: self.group.refused_total,
             pending: self.registrations.len(),
             registrations: self.registrations.counters(),
             receiver: self.receiver.counters(),
         }
-    }
-
-    fn master(&self) -> SocketAddr {
-        // The configuration has at least one address, and the index is kept below their number.
-        self.start.masters[self.master]
     }
 
     /// Returns whether an input of `connection` still counts.
@@ -241,9 +283,12 @@ impl Core {
     }
 
     fn transmit(&mut self, message: Message) {
-        let connection = self.connection;
+        if let Message::GroupLeft(left) = &message {
+            self.events.extend(self.group.left(left.reason));
+        }
         self.transmits.push_back(Transmit::Master {
-            connection,
+            connection: self.connection,
+            version: self.version,
             message,
         });
     }
@@ -262,29 +307,6 @@ impl Core {
             self.said.push(event.clone());
             self.events.push_back(event);
         }
-    }
-
-    /// Closes the connection.
-    fn disconnect(&mut self, now: Timestamp, reason: String) {
-        let connection = self.connection;
-        self.orders.push_back(Order::Disconnect { connection });
-        self.lost(now, reason);
-    }
-
-    /// The connection has ended, or there was none.
-    fn lost(&mut self, now: Timestamp, reason: String) {
-        let master = self.master();
-        self.say_once(Event::MasterLost { master, reason });
-        if !self.welcomed {
-            // Another one may be the active one.
-            self.master = (self.master + 1) % self.start.masters.len();
-        }
-        self.welcomed = false;
-        self.differing = Differing::default(); // the audit ends with the connection
-        self.link = Link::Down;
-        self.receiver.handle_closed(now);
-        let unanswered = self.registrations.cut_off();
-        self.find(unanswered);
     }
 
     /// Answers a registration by what the table holds (rules 2.4).
@@ -313,22 +335,41 @@ impl Core {
     fn keep_time(&mut self, now: Timestamp) {
         let unanswered = self.registrations.expire(now);
         self.find(unanswered);
+        let is_steady = self.is_steady();
+        let looks = self.ways.handle_timeout(now, is_steady, &mut self.random);
+        if let Some((probe, addresses)) = looks {
+            self.orders.push_back(Order::Probe { probe, addresses });
+        }
         self.receiver.handle_timeout(now);
     }
 
     /// Takes what the receiver has to say.
     fn pull(&mut self, now: Timestamp) {
-        while let Some(message) = self.receiver.poll_transmit() {
-            self.transmit(message);
-        }
-        while let Some(event) = self.receiver.poll_event() {
-            self.take(now, event);
+        let cuts_total = self.receiver.counters().group_cuts_total;
+        self.events.extend(self.group.follow(cuts_total));
+        loop {
+            while let Some(message) = self.receiver.poll_transmit() {
+                self.transmit(message);
+            }
+            while let Some(datagram) = self.receiver.poll_datagram() {
+                let membership = self.group.current();
+                self.transmits.push_back(Transmit::Group {
+                    membership,
+                    datagram,
+                });
+            }
+            let Some(event) = self.receiver.poll_event() else {
+                break;
+            };
+            self.take(now, event); // which may make it speak again
         }
         if self.receiver.welcomed() && !self.welcomed {
             self.welcomed = true;
-            let master = self.master();
+            self.ways.handle_welcomed(now, &mut self.random);
+            let master = self.ways.current().clone();
             self.say_once(Event::MasterFound { master });
         }
+        self.served |= self.is_steady();
         let answers = self.registrations.reached(self.level());
         self.transmits.extend(answers);
     }
@@ -340,7 +381,7 @@ impl Core {
                 self.link = Link::Opening;
                 self.orders.push_back(Order::Connect {
                     connection: self.connection,
-                    master: self.master(),
+                    master: self.ways.current().clone(),
                 });
             }
             ReceiverEvent::Disconnect(reason) => self.disconnect(now, reason.to_string()),
@@ -392,6 +433,14 @@ impl Core {
                     differing,
                     repaired,
                 });
+            }
+            ReceiverEvent::JoinGroup { group, reply_port } => {
+                self.join_group(now, group, reply_port);
+            }
+            ReceiverEvent::RejoinGroup => self.orders.push_back(Order::RejoinGroup),
+            ReceiverEvent::LeaveGroup => {
+                self.group.end();
+                self.orders.push_back(Order::LeaveGroup);
             }
             ReceiverEvent::Registered { ticket, reply } => {
                 let level = self.level();

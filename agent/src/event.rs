@@ -3,13 +3,15 @@
 //! It decides nothing and counts nothing.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use locus_distribution::{AuditCause, StateReason};
-use locus_proto::v1::AuditVerdict;
+use locus_proto::v1::{AuditVerdict, DATAGRAM_BYTES_MAX, GroupEndReason, GroupLeftReason};
 use locus_proto::{Level, NodeName, NodeState, Position, Timestamp};
+
+use crate::core::Address;
 
 /// Shortest time between two log lines about what strangers can cause.
 pub const COMPLAINT_EVERY: Duration = Duration::from_secs(1);
@@ -27,11 +29,37 @@ pub enum Event {
         folder: PathBuf,
         /// Where the table stands that was found.
         position: Option<Position>,
-        /// Addresses of locsvc.
-        masters: Vec<SocketAddr>,
+        /// Ways to locsvc, the best first.
+        masters: Vec<Address>,
     },
     /// Connections are neither encrypted nor authenticated.
     Insecure,
+    /// The identity's files were read again, since they have changed.
+    IdentityChanged {
+        /// The folder.
+        path: PathBuf,
+        /// Days for which the certificate is still valid.
+        days: u64,
+    },
+    /// The identity's files have changed and cannot be used.
+    IdentityRefused {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Something about the identity is not as it should be, and does not hinder.
+    IdentityWarning {
+        /// What.
+        text: String,
+    },
+    /// The certificate ends soon, or has ended.
+    IdentityEnds {
+        /// The folder.
+        path: PathBuf,
+        /// Days that are left; `None` if it has ended.
+        days: Option<u64>,
+    },
     /// An earlier agent died in the middle of a batch; it was applied to its end.
     Recovered {
         /// Where the table stands now.
@@ -81,11 +109,68 @@ pub enum Event {
     /// A master has taken the node in.
     MasterFound {
         /// Which.
-        master: SocketAddr,
+        master: Address,
     },
     /// The master is out of reach, or the connection to it was given up.
     MasterLost {
         /// Which.
+        master: Address,
+        /// Why.
+        reason: String,
+    },
+    /// A better way to a master is open again, and the node goes there.
+    Returning {
+        /// The way so far.
+        from: Address,
+        /// The better one.
+        to: Address,
+    },
+    /// The master's group is listened to.
+    GroupJoined {
+        /// Which.
+        group: SocketAddr,
+        /// On which interface.
+        interface: String,
+    },
+    /// The master's changes come by its group from now on.
+    GroupFollowed,
+    /// They come over the node's own connection again.
+    GroupLeft {
+        /// Why.
+        reason: GroupLeftReason,
+        /// What the master said, if it asked for it.
+        asked: Option<GroupEndReason>,
+    },
+    /// The master's group cannot be joined.
+    GroupFailed {
+        /// Why, and what to change.
+        reason: String,
+    },
+    /// The kernel gives the group's sockets a small buffer.
+    GroupBufferSmall {
+        /// What it gives.
+        bytes: usize,
+        /// What was asked for.
+        wanted: usize,
+    },
+    /// Datagrams that came for the group, and not from the master, or longer than any of it.
+    GroupDatagramsRefused {
+        /// How many since the group was joined.
+        count: u64,
+        /// The group.
+        group: SocketAddr,
+        /// Where the last one came from.
+        from: SocketAddr,
+        /// Its bytes.
+        len: usize,
+        /// The master's address.
+        master: IpAddr,
+    },
+    /// What the node has to say in the group did not leave it.
+    GroupUnsent {
+        /// How many datagrams since the start.
+        count: u64,
+        /// Where to.
         master: SocketAddr,
         /// Why.
         reason: String,
@@ -93,7 +178,7 @@ pub enum Event {
     /// A master did something wrong, or this node does not follow it.
     MasterRefused {
         /// Which.
-        master: SocketAddr,
+        master: Address,
         /// Why.
         reason: String,
     },
@@ -262,19 +347,44 @@ impl Event {
                 masters,
             } => {
                 let folder = folder.display();
+                let masters: Vec<_> = masters.iter().map(ToString::to_string).collect();
+                let masters = masters.join(", ");
                 match position {
                     Some(position) => tracing::info!(
-                        "locus-agent {version}: node {node}, table {folder} at {position}, locsvc {masters:?}"
+                        "locus-agent {version}: node {node}, table {folder} at {position}, locsvc {masters}"
                     ),
                     None => tracing::info!(
-                        "locus-agent {version}: node {node}, no table in {folder} yet, locsvc {masters:?}"
+                        "locus-agent {version}: node {node}, no table in {folder} yet, locsvc {masters}"
                     ),
                 }
             }
             Self::Insecure => tracing::warn!(
-                "INSECURE: locsvc is reached without encryption or authentication (insecure = true); \
-                 whoever can reach the network between can change every route"
+                "INSECURE: insecure = true in agent.toml. The connection to locsvc has no encryption and no \
+                 authentication: whoever can reach the network between can read every registration and change \
+                 every route. For a lab only; elsewhere remove the line and give this node an identity with \
+                 locusctl ca node"
             ),
+            Self::IdentityChanged { path, days } => tracing::info!(
+                "the identity in {} has changed and counts from now on; its certificate is valid for {days} days",
+                path.display()
+            ),
+            Self::IdentityRefused { path, reason } => tracing::error!(
+                "the identity in {} has changed and is not used, the one read before goes on: {reason}",
+                path.display()
+            ),
+            Self::IdentityWarning { text } => tracing::warn!("{text}"),
+            Self::IdentityEnds { path, days } => match days {
+                Some(days) => tracing::warn!(
+                    "the certificate in {} ends in {days} days; renew it with locusctl ca node and put the new \
+                     files there, no restart is needed",
+                    path.display()
+                ),
+                None => tracing::error!(
+                    "the certificate in {} has ended: the connection that stands goes on, and no new one can be \
+                     made; renew it with locusctl ca node and put the new files there, no restart is needed",
+                    path.display()
+                ),
+            },
             Self::Recovered { position } => {
                 tracing::warn!(
                     "the table was left in the middle of a batch; it is at {position} now"
@@ -322,6 +432,54 @@ impl Event {
             Self::MasterLost { master, reason } => {
                 tracing::warn!("no connection to locsvc at {master}, trying again: {reason}");
             }
+            Self::Returning { from, to } => {
+                tracing::info!("{to} is open again: going there from {from}");
+            }
+            Self::GroupJoined { group, interface } => {
+                tracing::info!("listening to the group {group} on {interface}");
+            }
+            Self::GroupFollowed => tracing::info!("changes come by multicast from now on"),
+            Self::GroupLeft { reason, asked } => match asked {
+                Some(asked @ GroupEndReason::Unicast) => {
+                    tracing::info!(
+                        "changes come over the own connection from now on, as locsvc asks: {asked}"
+                    )
+                }
+                Some(asked @ (GroupEndReason::Lagging | GroupEndReason::Rotated)) => {
+                    tracing::warn!(
+                        "changes come over the own connection from now on, as locsvc asks: {asked}"
+                    )
+                }
+                None => tracing::warn!(
+                    "changes come over the own connection from now on, not by multicast: {reason}"
+                ),
+            },
+            Self::GroupFailed { reason } => tracing::error!(
+                "no multicast for this node, changes come over its own connection: {reason}"
+            ),
+            Self::GroupBufferSmall { bytes, wanted } => tracing::warn!(
+                "the kernel lets {bytes} bytes of the group's datagrams wait, not {wanted}: in a burst some are \
+                 lost and asked for again. Set net.core.rmem_max={wanted} with sysctl, or give locus-agent \
+                 CAP_NET_ADMIN"
+            ),
+            Self::GroupDatagramsRefused {
+                count,
+                group,
+                from,
+                len,
+                master,
+            } => tracing::warn!(
+                "{count} datagrams for the group {group} were refused, the last of {len} bytes from {from}; only \
+                 {master} speaks there, in at most {DATAGRAM_BYTES_MAX} bytes. If that was locsvc, its datagrams \
+                 must leave from the address at which this node reaches it"
+            ),
+            Self::GroupUnsent {
+                count,
+                master,
+                reason,
+            } => tracing::warn!(
+                "{count} datagrams to locsvc at {master} did not leave this node, the last: {reason}"
+            ),
             Self::MasterRefused { master, reason } => {
                 tracing::error!("not following locsvc at {master}: {reason}");
             }

@@ -6,7 +6,7 @@
 //! * [`Config`]: what `agent.toml` says;
 //! * [`Core`]: decides, without I/O; [`replay`] feeds it a recording;
 //! * [`MappedFolder`], [`OwnedFolder`]: the table's files, mapped to read, and by their one owner;
-//! * [`run`]: all of it, until SIGTERM.
+//! * [`run`]: all of it, until SIGTERM; [`check`]: whether it could.
 
 mod clock;
 mod config;
@@ -20,15 +20,18 @@ mod record;
 mod snapshot;
 
 pub use config::{
-    Config, ConfigError, MASTERS_MAX, RECORDS_MAX, SCRUB_MINUTES, SOCKET_PATH_BYTES_MAX,
+    BUSES_MAX, Config, ConfigError, INTERFACE_BYTES_MAX, MASTERS_MAX, RECORDS_MAX, SCRUB_MINUTES,
+    SOCKET_PATH_BYTES_MAX,
 };
 pub use core::{
-    Client, Connection, Core, Input, Order, PENDING_MAX, RegistrationCounters, SAID_MAX, Start,
-    Summary, Transmit,
+    Address, Client, Connection, Core, Ends, Input, Membership, Order, PENDING_MAX, PROBE_EVERY,
+    PROBE_EVERY_MAX, PROVED_AFTER, RegistrationCounters, SAID_MAX, Start, Summary, Transmit,
 };
 pub use edge::{
-    BindSocketError, CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, INPUTS_MAX, LockFolderError,
-    MappedFolder, Mapping, OUTGOING_MAX, OwnedFolder, PULSE_EVERY, RunError, WRITE_TIMEOUT, run,
+    BindSocketError, CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, DATAGRAMS_MAX, EXPIRY_WARNING,
+    HANDSHAKE_TIMEOUT, IDENTITY_EVERY, INPUTS_MAX, IdentityError, LockFolderError, MappedFolder,
+    Mapping, OUTGOING_MAX, OwnedFolder, PULSE_EVERY, RECEIVE_BUFFER_BYTES, RunError, WRITE_TIMEOUT,
+    check, run,
 };
 pub use event::{COMPLAINT_EVERY, Event, with_causes};
 pub use node::{GROWTH_RETRY, OpenNodeError, SLICE_BYTES};

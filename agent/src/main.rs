@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use locus_agent::{Config, Event, replay, run, with_causes};
+use locus_agent::{Config, Event, check, replay, run, with_causes};
 
 /// Follows locsvc and keeps the table from which this node's Kamailio answers.
 #[derive(Debug, Parser)]
@@ -16,7 +16,7 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/locus/agent.toml")]
     config: PathBuf,
-    /// Only say whether the configuration can be used.
+    /// Only say whether the configuration, and the identity it names, can be used.
     #[arg(long)]
     check: bool,
     /// Feed a recording into the agent's core and print the end state as JSON.
@@ -59,7 +59,9 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let config = Config::read(&arguments.config)?;
-    if !arguments.check {
+    if arguments.check {
+        check(&config)?;
+    } else {
         run(&config)?;
     }
     Ok(())

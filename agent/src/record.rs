@@ -173,10 +173,10 @@ mod tests {
     use std::time::Duration;
 
     use locus_distribution::ReceiverConfig;
-    use locus_proto::{BootId, NodeId};
+    use locus_proto::{BootId, NodeId, Transport};
 
     use super::*;
-    use crate::core::Connection;
+    use crate::core::{Address, Connection};
 
     fn start() -> Start {
         Start {
@@ -186,8 +186,9 @@ mod tests {
                 name: "n1".parse().unwrap(),
                 boot: BootId(1),
                 sip: String::new(),
+                transport: Transport::Auto,
             },
-            masters: vec!["127.0.0.1:1".parse().unwrap()],
+            masters: vec![Address::Tcp("127.0.0.1:1".parse().unwrap())],
             save_timeout: Duration::from_secs(2),
             max_grace: Duration::ZERO,
             standing: None,

@@ -1,15 +1,21 @@
 //! The client of locsvc's HTTP API: paths, JSON and what can go wrong; it prints nothing.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use locus_identity::{IdentityFolder, OpenIdentityError};
 use locus_proto::{AddressOfRecord, Digits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::http::{Method, Request, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use crate::params::{Contact, Target};
+use crate::tls::{self, TlsConnector};
 
 /// Time to connect. Three seconds: one lost SYN and its repetition.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -20,13 +26,17 @@ const AUDIT_SLACK: Duration = Duration::from_secs(5);
 /// Longest wait asked of locsvc at once; a longer one is asked in parts. Its own limit is 25 s.
 const WAIT_PART_MAX: Duration = Duration::from_secs(20);
 
-/// Where locsvc's API is: `http://host:port`.
+/// Where locsvc's API is: `https://host:port`, or `http://host:port` on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Server(String);
+pub(crate) struct Server {
+    url: String,
+    host: String,
+    is_tls: bool,
+}
 
 /// Returned for text that is not such an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write it as http://host:port (there is no https yet)")]
+#[error("write it as https://host:port, or http://127.0.0.1:port beside locsvc itself")]
 pub(crate) struct ParseServerError;
 
 impl FromStr for Server {
@@ -38,16 +48,21 @@ impl FromStr for Server {
         let authority = uri
             .authority()
             .filter(|authority| !authority.host().is_empty());
-        match (uri.scheme_str(), authority, bare) {
-            (Some("http"), Some(authority), true) => Ok(Self(format!("http://{authority}"))),
-            (Some(_) | None, Some(_) | None, true | false) => Err(ParseServerError),
+        let scheme = uri.scheme_str().unwrap_or_default();
+        match (scheme, authority, bare) {
+            ("http" | "https", Some(authority), true) => Ok(Self {
+                url: format!("{scheme}://{authority}"),
+                host: tls::bare(authority.host()).to_owned(),
+                is_tls: scheme == "https",
+            }),
+            (_, Some(_) | None, true | false) => Err(ParseServerError),
         }
     }
 }
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.url)
     }
 }
 
@@ -64,6 +79,16 @@ pub(crate) enum CallError {
         reason: String,
         /// Whether something may have been changed nevertheless.
         changing: bool,
+    },
+    /// One of the two does not trust the other.
+    #[error("no TLS with locsvc at {server}: {reason}")]
+    Untrusted { server: Server, reason: String },
+    /// Our identity cannot be used.
+    #[error("{server} needs an operator's identity in {} (--identity): {source}", folder.display())]
+    Identity {
+        server: Server,
+        folder: PathBuf,
+        source: Box<OpenIdentityError>,
     },
     /// What answers there is not locsvc.
     #[error("what answers at {server} is not locsvc: {reason}")]
@@ -147,6 +172,10 @@ pub(crate) struct Node {
     pub(crate) sip: String,
     pub(crate) connected: bool,
     pub(crate) behind: u64,
+    pub(crate) path: Option<String>,
+    pub(crate) version: Option<u8>,
+    pub(crate) multicast_lost: Option<Lost>,
+    pub(crate) group: Option<Group>,
     pub(crate) state: Option<String>,
     pub(crate) level: Option<u64>,
     pub(crate) lag_ms: Option<u64>,
@@ -159,6 +188,22 @@ pub(crate) struct Node {
     pub(crate) health: Option<Health>,
 }
 
+/// The group does not reach a node though it should.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Lost {
+    pub(crate) reason: String,
+    pub(crate) lasts_ms: u64,
+}
+
+/// What a node says of the group.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) datagrams_total: u64,
+    pub(crate) lost_total: u64,
+    pub(crate) nacks_total: u64,
+    pub(crate) refused_total: u64,
+}
+
 /// What a node says of its table's memory.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Health {
@@ -168,6 +213,14 @@ pub(crate) struct Health {
     pub(crate) doubted_total: u64,
     pub(crate) snapshot_level: u64,
     pub(crate) snapshots_failed_total: u64,
+}
+
+/// Answer to a reload.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReloadAnswer {
+    pub(crate) node: u16,
+    pub(crate) name: String,
+    pub(crate) connected: bool,
 }
 
 /// Answer to an audit.
@@ -229,16 +282,28 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(server: Server) -> Self {
-        let agent = ureq::Agent::config_builder()
+    /// Returns a client that shows the identity in `folder` where the URL says `https`.
+    pub(crate) fn new(server: Server, folder: &Path) -> Result<Self, CallError> {
+        let identity = if server.is_tls {
+            let opened = IdentityFolder::open(folder);
+            Some(Arc::new(opened.map_err(|source| CallError::Identity {
+                server: server.clone(),
+                folder: folder.to_owned(),
+                source: Box::new(source),
+            })?))
+        } else {
+            None
+        };
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None) // an operator's http_proxy is not meant for the cluster
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .user_agent(concat!("locusctl/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
-        Self { server, agent }
+            .build();
+        let connector = TcpConnector::default().chain(TlsConnector { identity });
+        let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
+        Ok(Self { server, agent })
     }
 
     pub(crate) fn get_aor(&self, aor: &AddressOfRecord) -> Result<Answer<AorAnswer>, CallError> {
@@ -295,6 +360,16 @@ impl Client {
             changing: false, // no record of the database
             timeout: ANSWER_TIMEOUT.max(timeout + AUDIT_SLACK),
             ..Call::new(Method::POST, "/v1/audit", Some(body))
+        };
+        self.call_by(call)
+    }
+
+    /// Has one node load the whole table anew.
+    pub(crate) fn reload(&self, node: &str) -> Result<Answer<ReloadAnswer>, CallError> {
+        let path = format!("/v1/nodes/{}/reload", escaped(node));
+        let call = Call {
+            changing: false, // no record of the database
+            ..Call::new(Method::POST, &path, None)
         };
         self.call_by(call)
     }
@@ -409,9 +484,19 @@ impl Client {
         let unreachable =
             not_found || too_slow || refused || matches!(error, Error::ConnectionFailed);
         if matches!(error, Error::Protocol(_)) {
-            return self.not_locsvc(&error);
+            let hint = if self.server.is_tls {
+                ""
+            } else {
+                " (beyond loopback it speaks https)"
+            };
+            return self.not_locsvc(&format_args!("{error}{hint}"));
         }
         let server = self.server.clone();
+        if let Error::Io(io) = &error
+            && let Some(reason) = tls::reason(io, &server.host)
+        {
+            return CallError::Untrusted { server, reason };
+        }
         let reason = if not_found {
             "no such host".to_owned()
         } else if too_slow {
@@ -437,8 +522,12 @@ impl Client {
 
 /// Returns the path of an address-of-record; what is no unreserved character is escaped (RFC 3986 §2).
 fn aor_path(aor: &AddressOfRecord) -> String {
-    let mut path = "/v1/aors/".to_owned();
-    for byte in aor.as_str().bytes() {
+    format!("/v1/aors/{}", escaped(aor.as_str()))
+}
+
+fn escaped(text: &str) -> String {
+    let mut path = String::new();
+    for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~@+".contains(&byte) {
             path.push(byte.into());
         } else {
@@ -458,13 +547,15 @@ mod tests {
             ("http://127.0.0.1:8800", "http://127.0.0.1:8800"),
             ("http://localhost:8800/", "http://localhost:8800"),
             ("http://[::1]:8800", "http://[::1]:8800"),
+            ("https://10.77.0.10:8800/", "https://10.77.0.10:8800"),
         ] {
             assert_eq!(text.parse::<Server>().unwrap().to_string(), expected);
         }
         for text in [
             "",
             "127.0.0.1:8800",
-            "https://x",
+            "ftp://x",
+            "https://",
             "http://",
             "http://x/v1",
             "http://x/?a",

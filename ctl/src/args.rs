@@ -1,11 +1,14 @@
 //! What can be typed after `locusctl`; it calls nobody.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use locus_proto::{AddressOfRecord, Digits};
 
 use crate::api::Server;
+use crate::ca::args::{self as ca, CaArgs};
+use crate::mcast::args::{self as mcast, McastArgs};
 use crate::params::{Contact, Target};
 
 const EXAMPLES: &str = "\
@@ -16,13 +19,14 @@ Examples:
   locusctl nodes
   locusctl audit --node n2 --repair
   locusctl wait 1042 --timeout 10s
-  LOCUS_SERVER=http://10.77.0.10:8800 locusctl --json level
+  LOCUS_SERVER=https://10.77.0.10:8800 locusctl --json level
+  locusctl --server https://10.77.0.10:8800 --identity ~/.locus reload n2
 
 Exit codes:
   0  done
   1  not found, refused, or an audit found a node that differs: the message says why
   2  wrong usage
-  3  locsvc cannot be reached
+  3  locsvc cannot be reached, or one of the two does not trust the other
   4  time-out: no answer in time, or not all nodes have the level yet";
 
 const PUT_AOR: &str = "\
@@ -62,6 +66,7 @@ States:
   disconnected  the master does not hear it; what is shown is its last report
 
 Columns; counts are since its agent started:
+  PATH              how what is live comes to it: tcp, bus-a, bus-b, multicast
   BEHIND            levels that it lacks
   LAG               time since it was last known to be coherent
   REPAIRED          records that were not the master's and were replaced
@@ -75,6 +80,8 @@ Columns; counts are since its agent started:
   CATCH-UPS         times that it was sent what it lacked
   RELOADS           times that it was sent the whole table
   LAST SYNC         how long the last of these took
+  WIRE              version of the protocol that it and the master speak
+  LOST, NACKS       datagrams of the group that it missed, and requests for them
 
   locusctl nodes
   locusctl nodes --wide";
@@ -104,10 +111,15 @@ Exit code 0 if every node is equal or repaired, else 1.
 #[derive(Debug, Parser)]
 #[command(name = "locusctl", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Args {
-    /// Address of locsvc's HTTP API.
+    /// Address of locsvc's HTTP API: https beyond loopback.
     #[arg(long, global = true, env = "LOCUS_SERVER", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8800")]
     pub(crate) server: Server,
+
+    /// Folder of the operator's certificate, for https: ca.pem, identity.pem, identity.key.
+    #[arg(long, global = true, env = "LOCUS_IDENTITY", value_name = "FOLDER")]
+    #[arg(default_value = "/etc/locus/operator")]
+    pub(crate) identity: PathBuf,
 
     /// Prints the API's answer as one line of JSON; errors too, on standard error.
     #[arg(long, global = true)]
@@ -119,6 +131,19 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Api(ApiCommand),
+    /// The cluster's own CA: who is who in it. Asks no locsvc.
+    #[command(after_help = ca::HELP)]
+    Ca(CaArgs),
+    /// Shows whether a network carries multicast for as long as it must. Asks no locsvc.
+    #[command(after_help = mcast::HELP)]
+    McastTest(McastArgs),
+}
+
+/// What is asked of locsvc.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiCommand {
     /// Contacts of one address-of-record.
     #[command(subcommand)]
     Aor(AorCommand),
@@ -144,6 +169,12 @@ pub(crate) enum Command {
         /// How long to wait for the nodes: 60s, 5m; at most 10m.
         #[arg(long, value_parser = parse_audit_duration, default_value = "60s")]
         timeout: Duration,
+    },
+    /// Has a node load the whole table anew, whatever it holds; it answers from the old one meanwhile.
+    Reload {
+        /// Its name or number.
+        #[arg(value_name = "NODE")]
+        node: String,
     },
     /// Database level, epoch and content of the master.
     Level,
@@ -266,7 +297,7 @@ mod tests {
             .filter(|line| line.starts_with("  locusctl ") || line.contains("LOCUS_SERVER="))
             .filter_map(|line| line.split_once("locusctl ").map(|(_, rest)| rest))
             .collect();
-        assert_eq!(examples.len(), 14);
+        assert_eq!(examples.len(), 15);
         for example in examples {
             let words = example.split(' ').map(|word| word.trim_matches('\''));
             let parsed = Args::try_parse_from(["locusctl"].into_iter().chain(words));
@@ -319,8 +350,8 @@ mod tests {
             prefix.to_string().contains("a number cannot hold 'x'"),
             "{prefix}"
         );
-        let server = refused(&["locusctl", "--server", "https://x", "level"]);
-        assert!(server.to_string().contains("http://"), "{server}");
+        let server = refused(&["locusctl", "--server", "ftp://x", "level"]);
+        assert!(server.to_string().contains("https://"), "{server}");
         let none = refused(&["locusctl", "aor", "put", "alice@example.net"]);
         assert_eq!(none.kind(), ErrorKind::MissingRequiredArgument);
     }

@@ -1,13 +1,15 @@
 //! What people read: tables, durations, hints, as text; it writes to no stream. Nodes and audits stand in
-//! `nodes`.
+//! `nodes`, certificates in `ca`.
 
+mod ca;
 mod nodes;
 
+pub(crate) use ca::{certificates, date};
 pub(crate) use nodes::{audit, nodes, not_equal};
 
 use std::time::Duration;
 
-use crate::api::{AorAnswer, CallError, Changed, LevelAnswer, RouteAnswer};
+use crate::api::{AorAnswer, CallError, Changed, LevelAnswer, ReloadAnswer, RouteAnswer};
 use crate::params::Contact;
 
 /// Whether text may carry terminal colours.
@@ -44,6 +46,19 @@ fn number(value: Option<impl ToString>) -> Cell {
     Cell {
         right: true,
         ..text(value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
+    }
+}
+
+/// Returns what was done about a reload.
+pub(crate) fn reload(answer: &ReloadAnswer) -> String {
+    let name = text(&answer.name).text;
+    let node = answer.node;
+    if answer.connected {
+        format!("node {node} ({name}) loads the whole table: see locusctl nodes\n")
+    } else {
+        format!(
+            "node {node} ({name}) is not connected: it loads the whole table when it comes back\n"
+        )
     }
 }
 
@@ -256,6 +271,13 @@ pub(crate) fn hint(error: &CallError) -> Option<&'static str> {
         CallError::NoAnswer { .. } => {
             Some("It may be waiting for its disk: look at its log (journalctl -u locsvc).")
         }
+        CallError::Untrusted { .. } => Some(
+            "The identity is that of --identity FOLDER (LOCUS_IDENTITY); `locusctl ca list` shows what was \
+             issued and revoked.",
+        ),
+        CallError::Identity { .. } => Some(
+            "Beside locsvc itself http://127.0.0.1:8800 needs none, where its api.listen is on loopback.",
+        ),
         CallError::NotLocsvc { .. } => Some("Is the port right? locsvc.toml has it as api.listen."),
         CallError::Refused { .. } => None,
     }
@@ -384,6 +406,10 @@ PRIORITY  WEIGHT  TARGET
                 server: server.clone(),
                 reason: reason(),
                 changing: true,
+            },
+            CallError::Untrusted {
+                server: server.clone(),
+                reason: reason(),
             },
             CallError::NotLocsvc {
                 server,

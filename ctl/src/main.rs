@@ -3,9 +3,12 @@
 
 mod api;
 mod args;
+mod ca;
 mod format;
+mod mcast;
 mod output;
 mod params;
+mod tls;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,17 +16,24 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::api::{Answer, CallError, Client, Route};
-use crate::args::{AorCommand, Args, Command, RouteCommand};
+use crate::args::{AorCommand, ApiCommand, Args, Command, RouteCommand};
 use crate::output::Output;
 
 fn main() -> ExitCode {
     let Args {
         server,
+        identity,
         json,
         command,
     } = Args::parse();
-    let client = Client::new(server);
-    let outcome = run(&client, command, json);
+    let outcome = match command {
+        Command::Api(command) => {
+            let client = Client::new(server, &identity);
+            client.and_then(|client| run(&client, command, json))
+        }
+        Command::Ca(arguments) => Ok(ca::run(arguments, json)),
+        Command::McastTest(arguments) => Ok(mcast::run(arguments, json)),
+    };
     output::finish(outcome, json)
 }
 
@@ -42,26 +52,26 @@ fn audit(
 }
 
 /// Returns what a command prints: for people, or the API's own answer as one line.
-fn run(client: &Client, command: Command, json: bool) -> Result<Output, CallError> {
+fn run(client: &Client, command: ApiCommand, json: bool) -> Result<Output, CallError> {
     let shown = Shown { json };
     let text: Result<String, CallError> = match command {
-        Command::Aor(AorCommand::Get { aor }) => client
+        ApiCommand::Aor(AorCommand::Get { aor }) => client
             .get_aor(&aor)
             .map(|answer| shown.by(&answer, format::aor)),
-        Command::Aor(AorCommand::Put { aor, contacts }) => {
+        ApiCommand::Aor(AorCommand::Put { aor, contacts }) => {
             let text = format!("aor {aor}");
             let answer = client.put_aor(&aor, contacts)?;
             Ok(shown.by(&answer, |changed| format::changed(&text, changed)))
         }
-        Command::Aor(AorCommand::Delete { aor }) => {
+        ApiCommand::Aor(AorCommand::Delete { aor }) => {
             let text = format!("aor {aor}");
             let answer = client.delete_aor(&aor)?;
             Ok(shown.by(&answer, |changed| format::changed(&text, changed)))
         }
-        Command::Route(RouteCommand::Get { prefix }) => client
+        ApiCommand::Route(RouteCommand::Get { prefix }) => client
             .get_route(prefix)
             .map(|answer| shown.by(&answer, format::route)),
-        Command::Route(RouteCommand::Put {
+        ApiCommand::Route(RouteCommand::Put {
             prefix,
             mut targets,
             strip,
@@ -77,25 +87,28 @@ fn run(client: &Client, command: Command, json: bool) -> Result<Output, CallErro
             let answer = client.put_route(prefix, &route)?;
             Ok(shown.by(&answer, |changed| format::changed(&text, changed)))
         }
-        Command::Route(RouteCommand::Delete { prefix }) => {
+        ApiCommand::Route(RouteCommand::Delete { prefix }) => {
             let text = format!("route {prefix}");
             let answer = client.delete_route(prefix)?;
             Ok(shown.by(&answer, |changed| format::changed(&text, changed)))
         }
-        Command::Nodes { wide } => {
+        ApiCommand::Nodes { wide } => {
             let answer = client.nodes()?;
             let text = |nodes: &_| format::nodes(nodes, wide, output::colour());
             Ok(shown.by(&answer, text))
         }
-        Command::Audit {
+        ApiCommand::Audit {
             node,
             repair,
             timeout,
         } => return audit(client, node.as_deref(), repair, timeout, &shown),
-        Command::Level => client
+        ApiCommand::Reload { node } => client
+            .reload(&node)
+            .map(|answer| shown.by(&answer, format::reload)),
+        ApiCommand::Level => client
             .level()
             .map(|answer| shown.by(&answer, format::level)),
-        Command::Wait { level, timeout } => {
+        ApiCommand::Wait { level, timeout } => {
             let answer = client.wait(level, timeout)?;
             Ok(shown.by(&answer, |at| format::reached(level, at)))
         }

@@ -81,6 +81,8 @@ fn as_json(error: &CallError) -> String {
         CallError::Unreachable { .. } => "unreachable",
         CallError::NoAnswer { .. } => "no_answer",
         CallError::NotLocsvc { .. } => "not_locsvc",
+        CallError::Untrusted { .. } => "untrusted",
+        CallError::Identity { .. } => "identity",
         CallError::Refused { code, .. } => code,
     };
     let fault = Fault {
@@ -92,7 +94,10 @@ fn as_json(error: &CallError) -> String {
 
 fn exit_code(error: &CallError) -> u8 {
     match error {
-        CallError::Unreachable { .. } | CallError::NotLocsvc { .. } => UNREACHABLE,
+        CallError::Unreachable { .. }
+        | CallError::NotLocsvc { .. }
+        | CallError::Untrusted { .. }
+        | CallError::Identity { .. } => UNREACHABLE,
         CallError::NoAnswer { .. } | CallError::Refused { status: 504, .. } => TIMEOUT,
         CallError::Refused { .. } => REFUSED,
     }

@@ -168,7 +168,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["wait", "1", "--timeout", "soon"], "10s, 500ms or 2m"),
         (&["audit", "--timeout", "11m"], "at most 10 minutes"),
         (&["audit", "--node"], "a value is required"),
-        (&["--server", "ftp://x", "level"], "http://host:port"),
+        (&["--server", "ftp://x", "level"], "https://host:port"),
         (&[], "Usage"),
     ] {
         check(&locusctl("http://127.0.0.1:1", arguments), 2, "", part);
@@ -227,6 +227,43 @@ fn waiting_is_asked_in_parts_and_ends_with_exit_code_4() {
 }
 
 #[test]
+fn a_reload_is_asked_by_name() {
+    const GONE: &str = r#"{"node":3,"name":"n3","connected":false}"#;
+    let server = Server::new(&[
+        (200, r#"{"node":2,"name":"n2","connected":true}"#),
+        (200, GONE),
+        (
+            403,
+            r#"{"error":"operator/bob/read has the role read","code":"role_missing"}"#,
+        ),
+    ]);
+    let told = "node 2 (n2) loads the whole table: see locusctl nodes\n";
+    check(&locusctl(&server.url, &["reload", "n2"]), 0, told, "");
+    let later = "node 3 (n3) is not connected: it loads the whole table when it comes back\n";
+    check(&locusctl(&server.url, &["reload", "3"]), 0, later, "");
+    let output = locusctl(&server.url, &["reload", "a/b"]);
+    check(&output, 1, "", "has the role read");
+    let lines = server.requests().into_iter().map(|(line, _)| line);
+    let expected =
+        ["n2", "3", "a%2Fb"].map(|node| format!("POST /v1/nodes/{node}/reload HTTP/1.1"));
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn https_without_an_identity_says_which_folder_it_wants() {
+    let output = locusctl(
+        "https://127.0.0.1:1",
+        &["--identity", "/nowhere/at/all", "level"],
+    );
+    check(
+        &output,
+        3,
+        "",
+        "https://127.0.0.1:1 needs an operator's identity in /nowhere/at/all",
+    );
+}
+
+#[test]
 fn a_lost_answer_says_that_the_outcome_is_not_known() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -244,13 +281,15 @@ fn a_lost_answer_says_that_the_outcome_is_not_known() {
 fn a_table_in_a_pipe_has_no_colours() {
     let server = Server::new(&[(
         200,
-        r#"{"level":3,"nodes":[{"node":1,"name":"n1","address":"a","sip":"s","connected":true,"behind":0,"sending":"log","state":"coherent","level":3,"lag_ms":0,"catch_ups_total":0,"reloads_total":1,"last_sync_ms":12,"records":5,"repaired_total":0,"health":{"table_bytes":0,"huge_bytes":0,"pages":"2M","scrubs_total":0,"doubted_total":0,"snapshot_level":0,"snapshots_failed_total":0}}]}"#,
+        r#"{"level":3,"nodes":[{"node":1,"name":"n1","address":"a","sip":"s","connected":true,"behind":0,"sending":"log","path":"multicast","version":1,"connection_frame_bytes_total":0,"multicast_lost":{"reason":"silent","lasts_ms":3000},"state":"coherent","level":3,"lag_ms":0,"catch_ups_total":0,"reloads_total":1,"last_sync_ms":12,"records":5,"repaired_total":0,"health":{"table_bytes":0,"huge_bytes":0,"pages":"2M","scrubs_total":0,"doubted_total":0,"snapshot_level":0,"snapshots_failed_total":0}}]}"#,
     )]);
     let output = locusctl(&server.url, &["nodes"]);
     let expected = "\
 master at level 3
-NODE  NAME  STATE     LEVEL  BEHIND   LAG  RECORDS  REPAIRED  PAGES  ADDRESS
-   1  n1    coherent      3       0  0 ms        5         0  2M     a
+ALARM: the multicast path to n1 is lost for 3 s, it is served over its connection: it hears nothing of the \
+group: look at IGMP/MLD snooping (locusctl mcast-test)
+NODE  NAME  STATE     PATH       LEVEL  BEHIND   LAG  RECORDS  REPAIRED  PAGES  ADDRESS
+   1  n1    coherent  multicast      3       0  0 ms        5         0  2M     a
 ";
     check(&output, 0, expected, "");
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::multicast::{GroupReceiverCounters, GroupSenderCounters};
+
 /// Totals of a [`crate::Sender`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SenderCounters {
@@ -23,10 +25,18 @@ pub struct SenderCounters {
     pub log_unreadable_total: u64,
     /// Disconnected nodes dropped from the roster because it was full.
     pub roster_dropped_total: u64,
-    /// Nodes that had to wait because [`crate::SNAPSHOTS_MAX`] were being served.
+    /// Nodes that had to wait for the next reading of the table.
     pub snapshots_waited_total: u64,
-    /// Snapshots begun.
+    /// Snapshots begun: one for each node.
     pub snapshots_total: u64,
+    /// Readings of the table begun; several nodes may share one.
+    pub boats_total: u64,
+    /// Readings split because some were too slow for the others.
+    pub boats_split_total: u64,
+    /// Parts of the table read, whoever got them.
+    pub snapshot_parts_total: u64,
+    /// Nodes sent away because they took the table too slowly, and enough others did.
+    pub too_slow_total: u64,
     /// Incremental catch-ups begun.
     pub catch_ups_total: u64,
     /// Times that a node's window was full when there was something to send.
@@ -41,6 +51,24 @@ pub struct SenderCounters {
     pub partitions_too_large_total: u64,
     /// Reports of audits that nobody had ordered: ignored.
     pub reports_ignored_total: u64,
+    /// Hellos that said something else than the certificate.
+    pub identities_refused_total: u64,
+    /// Connections closed because the certificate was revoked.
+    pub revoked_total: u64,
+    /// Bytes of frames sent over connections.
+    pub connection_frame_bytes_total: u64,
+    /// Bytes of frames sent to the group, each once.
+    pub group_frame_bytes_total: u64,
+    /// Times that a node went over to the group.
+    pub group_cuts_total: u64,
+    /// Times that a node left the group and was served over its connection again.
+    pub group_left_total: u64,
+    /// Times that the master took a node out of the group.
+    pub group_ends_total: u64,
+    /// Times that a node was lost to the group, so that an operator must know.
+    pub multicast_lost_total: u64,
+    /// Of the group's own protocol.
+    pub group: GroupSenderCounters,
 }
 
 /// Totals of a [`crate::Receiver`].
@@ -92,6 +120,18 @@ pub struct ReceiverCounters {
     pub repaired_total: u64,
     /// Messages handed in while the table still owed an answer: a bug of the caller.
     pub busy_total: u64,
+    /// Frames applied that came by the group.
+    pub group_frames_total: u64,
+    /// Frames applied that came over the connection.
+    pub connection_frames_total: u64,
+    /// Times that the node went over to the group.
+    pub group_cuts_total: u64,
+    /// Times that it left the group, and was served over its connection again.
+    pub group_left_total: u64,
+    /// Times that it had to call the group silent.
+    pub group_silent_total: u64,
+    /// Of the group's own protocol.
+    pub group: GroupReceiverCounters,
 }
 
 impl ReceiverCounters {
@@ -107,5 +147,27 @@ impl ReceiverCounters {
             + self.applies_failed_total
             + self.audit_answers_refused_total
             + self.busy_total
+            + self.group.refused_total()
+    }
+}
+
+/// Returns the totals of one receiver after the other.
+pub(crate) fn sum(a: GroupReceiverCounters, b: GroupReceiverCounters) -> GroupReceiverCounters {
+    GroupReceiverCounters {
+        datagrams_total: a.datagrams_total + b.datagrams_total,
+        frames_total: a.frames_total + b.frames_total,
+        messages_total: a.messages_total + b.messages_total,
+        lost_total: a.lost_total + b.lost_total,
+        nacks_total: a.nacks_total + b.nacks_total,
+        statuses_total: a.statuses_total + b.statuses_total,
+        left_total: a.left_total + b.left_total,
+        malformed_total: a.malformed_total + b.malformed_total,
+        strangers_total: a.strangers_total + b.strangers_total,
+        unknown_key_total: a.unknown_key_total + b.unknown_key_total,
+        duplicates_total: a.duplicates_total + b.duplicates_total,
+        ahead_total: a.ahead_total + b.ahead_total,
+        unsealed_total: a.unsealed_total + b.unsealed_total,
+        frames_refused_total: a.frames_refused_total + b.frames_refused_total,
+        unexpected_total: a.unexpected_total + b.unexpected_total,
     }
 }

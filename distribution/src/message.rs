@@ -22,5 +22,11 @@ pub(crate) fn noun(message: &Message) -> &'static str {
         Message::AuditRefused(_) => "audit refusal",
         Message::AuditOrder(_) => "audit order",
         Message::AuditReport(_) => "audit report",
+        Message::GroupOffer(_) => "group offer",
+        Message::GroupKey(_) => "group key",
+        Message::GroupHeard(_) => "group heard",
+        Message::GroupCut(_) => "group cut",
+        Message::GroupEnd(_) => "group end",
+        Message::GroupLeft(_) => "group left",
     }
 }

@@ -9,7 +9,7 @@ use locus_proto::{
 };
 use serde::Serialize;
 
-use crate::Sending;
+use crate::{Path, Sending};
 
 /// Most nodes remembered; above it the one that has been away longest is forgotten.
 ///
@@ -37,12 +37,36 @@ pub struct RosterEntry {
     pub connected: bool,
     /// What is being sent to it; the last state before it went, if it is not connected.
     pub sending: Sending,
+    /// How the log comes to it; the last way before it went, if it is not connected.
+    pub path: Path,
+    /// Version of the messages to it.
+    pub version: u8,
+    /// Bytes of frames sent over its own connection since it greeted last.
+    pub connection_frame_bytes_total: u64,
     /// When it was last heard.
     pub heard_at: Timestamp,
     /// Its last report since it greeted last.
     pub status: Option<NodeStatus>,
     /// Levels between its last report and the head of the log; `None` before its first report.
     pub levels_behind: Option<u64>,
+}
+
+/// What a connection says of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) sending: Sending,
+    pub(crate) path: Path,
+    pub(crate) version: u8,
+    pub(crate) connection_frame_bytes_total: u64,
+}
+
+impl RosterEntry {
+    fn set(&mut self, live: Live) {
+        self.sending = live.sending;
+        self.path = live.path;
+        self.version = live.version;
+        self.connection_frame_bytes_total = live.connection_frame_bytes_total;
+    }
 }
 
 #[derive(Debug)]
@@ -77,6 +101,9 @@ impl Roster {
             boot: hello.boot,
             connected: true,
             sending: Sending::Greeting,
+            path: Path::Tcp, // until it is asked for, and then by its connection
+            version: 1,
+            connection_frame_bytes_total: 0,
             heard_at: now,
             status: None, // what it said before may be of another table
             levels_behind: None,
@@ -98,10 +125,10 @@ impl Roster {
         }
     }
 
-    pub(crate) fn handle_gone(&mut self, node: NodeId, sending: Sending) {
+    pub(crate) fn handle_gone(&mut self, node: NodeId, live: Live) {
         if let Some(known) = self.nodes.get_mut(&node) {
             known.entry.connected = false;
-            known.entry.sending = sending;
+            known.entry.set(live);
         }
     }
 
@@ -153,17 +180,20 @@ impl Roster {
         }
     }
 
-    /// Returns all entries for a log that ends at `head`; `sending` tells of the connected ones.
+    /// Returns all entries for a log that ends at `head`; `live` tells of the connected ones.
     pub(crate) fn entries(
         &self,
         head: Level,
-        sending: impl Fn(NodeId) -> Option<Sending>,
+        live: impl Fn(NodeId) -> Option<Live>,
     ) -> Vec<RosterEntry> {
-        let entry = |known: &Known| RosterEntry {
-            sending: sending(known.entry.node).unwrap_or(known.entry.sending),
-            levels_behind: (known.entry.status.as_ref())
-                .map(|status| head.since(status.position.level)),
-            ..known.entry.clone()
+        let entry = |known: &Known| {
+            let mut entry = known.entry.clone();
+            if let Some(live) = live(entry.node) {
+                entry.set(live);
+            }
+            entry.levels_behind =
+                (entry.status.as_ref()).map(|status| head.since(status.position.level));
+            entry
         };
         self.nodes.values().map(entry).collect()
     }

@@ -7,10 +7,14 @@
 )]
 
 mod audits;
+mod drive;
+mod group;
 mod machines;
 mod model;
+mod net;
 mod simulation;
 mod table;
 mod transcripts;
+mod wire;
 mod words;
 mod world;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use locus_distribution::{Failure, Peer, Receiver, Sender};
-use locus_proto::{Key, MasterTime, NodeId, Timestamp};
+use locus_distribution::{Boat, Failure, NodeIdentity, Receiver, Sender};
+use locus_proto::{Key, MasterTime, NodeId, Timestamp, Transport};
 
 use crate::model::{Log, Op};
 use crate::table::Table;
@@ -41,12 +41,19 @@ pub(crate) struct Master {
     pub(crate) clock_runs: bool,
     pub(crate) reload_above: Option<u64>,
     pub(crate) window_bytes: usize,
+    pub(crate) transport: Transport,
+    /// Whether it serves a group.
+    pub(crate) group: bool,
     pub(crate) part_records: usize,
     /// Writes that happen once so many parts of a snapshot were read.
     pub(crate) during_snapshot: VecDeque<(usize, Vec<Op>)>,
     pub(crate) time_at: Timestamp,
     pub(crate) parts_read: usize,
-    pub(crate) cursors: HashMap<Peer, Key>,
+    pub(crate) cursors: HashMap<Boat, Key>,
+    /// Times that its log was read.
+    pub(crate) reads: usize,
+    /// Starts of the process.
+    pub(crate) life: u64,
 }
 
 /// A machine with an agent. Its table survives the process unless a test takes it away.
@@ -63,6 +70,20 @@ pub(crate) struct Node {
     /// Its next connection takes so many messages, then nothing.
     pub(crate) takes: Option<usize>,
     pub(crate) loading: Option<Table>,
+    pub(crate) transport: Transport,
+    /// What its certificate says.
+    pub(crate) identity: Option<NodeIdentity>,
+    /// It says that it speaks no newer version.
+    pub(crate) newest: Option<u8>,
+    /// The master whose group it has joined.
+    pub(crate) joined: Option<usize>,
+    pub(crate) cannot_join: bool,
+    /// The network brings it no datagram of the group.
+    pub(crate) deaf: bool,
+    /// Its process stands still: SIGSTOP.
+    pub(crate) stopped: bool,
+    /// Frames it has applied that came by the group.
+    pub(crate) group_frames: u64,
     pub(crate) link: Option<usize>,
     pub(crate) boot: u64,
     /// Its table has failed since it was loaded.

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use datadriven::TestCase;
-use locus_distribution::Failure;
-use locus_proto::{AddressOfRecord, EpochId, Key, v1::AuditOrder};
+use locus_distribution::{Failure, NodeIdentity, Path};
+use locus_proto::{AddressOfRecord, EpochId, Key, NodeId, Transport, v1::AuditOrder};
 
 use crate::audits::same;
 use crate::model::Op;
@@ -90,6 +90,8 @@ impl Story {
                 m.reload_above = number("reload-above").or(m.reload_above);
                 m.window_bytes = usize_of("window").unwrap_or(m.window_bytes);
                 m.part_records = usize_of("part").unwrap_or(m.part_records);
+                m.group |= case.args.contains_key("group");
+                m.transport = arg("transport").map_or(m.transport, |word| transport(&word));
                 let id = self.epoch_id(&name);
                 self.world.start_master_as(master, id);
                 let head = self.world.masters[master].log.head();
@@ -166,7 +168,13 @@ impl Story {
                     self.world.nodes[node].cluster = cluster;
                 }
                 self.world.nodes[node].dials = dials;
-                self.world.nodes[node].takes = usize_of("takes");
+                let n = &mut self.world.nodes[node];
+                n.takes = usize_of("takes");
+                n.transport = arg("transport").map_or(n.transport, |word| transport(&word));
+                n.cannot_join |= case.args.contains_key("cannot-join");
+                n.identity = arg("certificate")
+                    .map(|words| certificate(&words))
+                    .or_else(|| n.identity.take());
                 if case.args.contains_key("fails-to-load") {
                     self.world.nodes[node].load_fails = Some(Failure::Full);
                 }
@@ -184,6 +192,24 @@ impl Story {
             "cut" => self.world.cut(self.node(&arg("node").unwrap())),
             "hold" => self.world.hold(self.node(&arg("node").unwrap()), true),
             "release" => self.world.hold(self.node(&arg("node").unwrap()), false),
+            // The network brings it no datagram of the group any more, or brings them again.
+            "deafen" => {
+                let node = self.node(&arg("node").unwrap());
+                self.world.nodes[node].deaf = true;
+            }
+            "hear" => {
+                let node = self.node(&arg("node").unwrap());
+                self.world.nodes[node].deaf = false;
+            }
+            // Its process stands still, or runs again.
+            "freeze" => self.world.stop(self.node(&arg("node").unwrap()), true),
+            "thaw" => self.world.stop(self.node(&arg("node").unwrap()), false),
+            "loss" => self.world.loss_percent = usize_of("percent").unwrap(),
+            "revoke" => {
+                let master = self.master(&arg("on").unwrap());
+                let id = self.world.nodes[self.node(&arg("node").unwrap())].id;
+                self.world.revoke(master, id);
+            }
             "mischief" => {
                 let node = self.node(&arg("node").unwrap());
                 let what = match arg("next").unwrap().as_str() {
@@ -283,10 +309,15 @@ impl Story {
             let seconds = Duration::from_nanos(entry.heard_at.0).as_secs_f64();
             writeln!(
                 said,
-                "{} {}: {connected}, {}, says {}, {}, heard at {seconds:.1} s",
+                "{} {}: {connected}, {}{}, says {}, {}, heard at {seconds:.1} s",
                 entry.node,
                 entry.name,
                 entry.sending.as_str(),
+                if entry.path == Path::Multicast {
+                    " by the group"
+                } else {
+                    ""
+                },
                 state.unwrap_or_else(|| "nothing".into()),
                 behind.unwrap_or_else(|| "level unknown".into()),
             )
@@ -311,6 +342,22 @@ impl Story {
     fn node(&self, name: &str) -> usize {
         let known = |n: &crate::machines::Node| n.name == name;
         self.world.nodes.iter().position(known).unwrap()
+    }
+}
+
+fn transport(word: &str) -> Transport {
+    serde_json::from_value(word.into()).unwrap()
+}
+
+/// Reads cluster, number and name.
+fn certificate(words: &str) -> NodeIdentity {
+    let [cluster, node, name] = words.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("no certificate: {words}");
+    };
+    NodeIdentity {
+        cluster: cluster.parse().unwrap(),
+        node: NodeId(node.parse().unwrap()),
+        name: name.parse().unwrap(),
     }
 }
 

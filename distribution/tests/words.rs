@@ -2,7 +2,7 @@
 
 use locus_distribution::{CloseReason, SenderEvent};
 use locus_proto::{
-    FrameKind, Message,
+    FrameHeader, FrameKind, Message,
     v1::{AuditScope, Plan},
 };
 
@@ -21,15 +21,7 @@ pub(crate) fn message(message: &Message) -> Option<String> {
             format!("welcome, the log ends at {}; {plan}", welcome.head)
         }
         Message::Rejection(rejection) => format!("go away: {}", rejection.reason),
-        Message::Frame(frame) => match frame.header.kind {
-            FrameKind::Epoch => {
-                format!(
-                    "epoch {} begins at level {}",
-                    frame.header.epoch, frame.header.from
-                )
-            }
-            FrameKind::Changes => format!("changes {} to {}", frame.header.from, frame.header.to),
-        },
+        Message::Frame(frame) => self::frame(&frame.header),
         Message::SnapshotBegin(begin) => format!(
             "snapshot begins at level {}, {} records",
             begin.position.level, begin.records
@@ -83,7 +75,23 @@ pub(crate) fn message(message: &Message) -> Option<String> {
             report.differing,
             report.repaired
         ),
+        Message::GroupOffer(offer) => format!("the group is at {}", offer.group),
+        Message::GroupKey(key) => format!("the group's next key is {}", key.id),
+        Message::GroupHeard(heard) => format!("I hear the group, with key {}", heard.key),
+        Message::GroupCut(cut) => format!("from datagram {} on by the group", cut.seq),
+        Message::GroupEnd(end) => format!("leave the group: {}", end.reason),
+        Message::GroupLeft(left) => {
+            format!("I left the group at {}: {}", left.position, left.reason)
+        }
     })
+}
+
+/// Returns what a frame says.
+pub(crate) fn frame(header: &FrameHeader) -> String {
+    match header.kind {
+        FrameKind::Epoch => format!("epoch {} begins at level {}", header.epoch, header.from),
+        FrameKind::Changes => format!("changes {} to {}", header.from, header.to),
+    }
 }
 
 /// Returns the name in the key of an address-of-record.
@@ -105,6 +113,8 @@ pub(crate) fn event(event: &SenderEvent) -> Option<String> {
         SenderEvent::ReadLog { .. }
         | SenderEvent::ReadTable { .. }
         | SenderEvent::ReadAudit { .. }
+        | SenderEvent::SplitScan { .. }
+        | SenderEvent::EndScan { .. }
         | SenderEvent::AuditReported { .. }
         | SenderEvent::NodeUp { .. }
         | SenderEvent::NodeDown {
@@ -116,6 +126,21 @@ pub(crate) fn event(event: &SenderEvent) -> Option<String> {
             "raises the alarm: {} of {} nodes agree against it at level {}",
             what.nodes, what.of, what.level
         )),
+        SenderEvent::PathChanged {
+            name,
+            from,
+            to,
+            reason,
+            ..
+        } => Some(format!(
+            "serves {name} by {}, not by {}: {reason}",
+            to.as_str(),
+            from.as_str()
+        )),
+        SenderEvent::MulticastLost { name, reason, .. } => Some(format!(
+            "raises the alarm: {name} is lost to the group: {reason}"
+        )),
+        SenderEvent::MulticastBack { name, .. } => Some(format!("has {name} in the group again")),
         SenderEvent::NodeDown { .. } => None,
     }
 }

@@ -5,43 +5,75 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locus_distribution::{
-    Peer, Receiver, ReceiverConfig, ReceiverEvent, Sender, SenderConfig, SenderEvent, WINDOW_BYTES,
+    Arrived, Medium, Peer, Receiver, ReceiverConfig, Sender, SenderConfig, SenderEvent,
+    WINDOW_BYTES,
 };
 use locus_proto::{
-    BootId, Epoch, EpochId, Level, MasterTime, Message, NodeId, Position, Root, Timestamp,
-    v1::SnapshotEnd,
+    BootId, Epoch, EpochId, Level, MasterTime, NodeId, Position, Root, Timestamp, Transport,
 };
 
 use crate::audits::Observer;
 use crate::machines::{Master, Node, Random};
 use crate::model::{Log, Op};
 use crate::table::Table;
-use crate::words;
 
 #[derive(Debug)]
-struct Link {
-    master: usize,
-    node: usize,
-    master_open: bool,
-    node_open: bool,
+pub(crate) struct Link {
+    pub(crate) master: usize,
+    pub(crate) node: usize,
+    pub(crate) master_open: bool,
+    pub(crate) node_open: bool,
     /// Nothing is taken towards the node: its messages stay here, and no credit is given for them.
-    held: Option<VecDeque<Arc<[u8]>>>,
+    pub(crate) held: Option<VecDeque<Arc<[u8]>>>,
     /// So many messages are taken before it is held.
-    takes: Option<usize>,
+    pub(crate) takes: Option<usize>,
     /// Last delivery in each direction: a connection keeps the order.
-    last: [Timestamp; 2],
+    pub(crate) last: [Timestamp; 2],
 }
 
 #[derive(Debug)]
-enum Event {
-    Connected { link: usize },
-    DialFailed { node: usize, boot: u64 },
-    ToNode { link: usize, bytes: Arc<[u8]> },
-    ToMaster { link: usize, message: Message },
-    ClosedToNode { link: usize },
-    ClosedToMaster { link: usize },
-    Read { master: usize, read: SenderEvent },
-    Scrubbed { node: usize, boot: u64 },
+pub(crate) enum Event {
+    Connected {
+        link: usize,
+    },
+    DialFailed {
+        node: usize,
+        boot: u64,
+    },
+    ToNode {
+        link: usize,
+        bytes: Arc<[u8]>,
+    },
+    ToMaster {
+        link: usize,
+        bytes: Vec<u8>,
+    },
+    Datagram {
+        node: usize,
+        boot: u64,
+        bytes: Arc<[u8]>,
+    },
+    Reply {
+        master: usize,
+        life: u64,
+        node: usize,
+        bytes: Vec<u8>,
+    },
+    ClosedToNode {
+        link: usize,
+    },
+    ClosedToMaster {
+        link: usize,
+    },
+    Read {
+        master: usize,
+        life: u64,
+        read: SenderEvent,
+    },
+    Scrubbed {
+        node: usize,
+        boot: u64,
+    },
 }
 
 /// What a link does to a message.
@@ -67,13 +99,15 @@ pub(crate) struct World {
     /// What happened, as sentences; kept only if wanted.
     pub(crate) trace: Option<Vec<String>>,
     /// The content of every point of every log that ever was.
-    history: HashMap<(Epoch, Level), Root>,
+    pub(crate) history: HashMap<(Epoch, Level), Root>,
     /// Some master's memory has failed: what it says of its content may not be so.
     pub(crate) masters_failed: bool,
     pub(crate) observer: Observer,
     /// Totals of senders and receivers that are gone, by name.
     pub(crate) seen: BTreeMap<String, u64>,
-    links: Vec<Link>,
+    /// Of a hundred datagrams so many are lost on their way to each node, and back.
+    pub(crate) loss_percent: usize,
+    pub(crate) links: Vec<Link>,
     events: BTreeMap<(Timestamp, u64), Event>,
     events_total: u64,
 }
@@ -92,6 +126,7 @@ impl World {
             masters_failed: false,
             observer: Observer::default(),
             seen: BTreeMap::new(),
+            loss_percent: 0,
             links: Vec::new(),
             events: BTreeMap::new(),
             events_total: 0,
@@ -107,11 +142,15 @@ impl World {
             clock_runs: true,
             reload_above: None,
             window_bytes: WINDOW_BYTES,
+            transport: Transport::Auto,
+            group: false,
             part_records: 3,
             during_snapshot: VecDeque::new(),
             time_at: self.now,
             parts_read: 0,
             cursors: HashMap::new(),
+            reads: 0,
+            life: 0,
         });
         self.masters.len() - 1
     }
@@ -128,6 +167,14 @@ impl World {
             load_fails: None,
             takes: None,
             loading: None,
+            transport: Transport::Auto,
+            identity: None,
+            newest: None,
+            joined: None,
+            cannot_join: false,
+            deaf: false,
+            stopped: false,
+            group_frames: 0,
             link: None,
             boot: 0,
             faulted: false,
@@ -149,8 +196,11 @@ impl World {
 
     pub(crate) fn start_master_as(&mut self, master: usize, id: EpochId) {
         let now = self.now;
+        let group = self.masters[master].group.then(|| self.group_setup(master));
         let m = &mut self.masters[master];
         m.time_at = now; // its clock stood still meanwhile
+        m.life += 1;
+        m.cursors.clear();
         m.log.reread();
         m.log.open_epoch(id, m.time);
         let config = SenderConfig {
@@ -158,6 +208,8 @@ impl World {
             table_key: [7; 16],
             reload_above: m.reload_above,
             window_bytes: m.window_bytes,
+            transport: m.transport,
+            group,
         };
         let lineage = m.log.lineage.clone();
         m.sender = Some(Sender::new(now, config, lineage, m.log.head(), m.time));
@@ -211,7 +263,9 @@ impl World {
             name: n.name.parse().unwrap(),
             boot: BootId(n.boot),
             sip: String::new(),
+            transport: n.transport,
         };
+        n.group_frames = 0;
         let standing = n.table.as_ref().map(Table::standing);
         n.receiver = Some(Receiver::new(now, config, standing, None));
     }
@@ -221,6 +275,8 @@ impl World {
         self.bury_receiver(node);
         let n = &mut self.nodes[node];
         n.loading = None;
+        n.joined = None;
+        n.stopped = false;
         if let Some(link) = n.link.take() {
             self.links[link].node_open = false;
             if !silently {
@@ -236,26 +292,6 @@ impl World {
         let known = sender.is_some_and(|sender| sender.handle_reload_asked(now, node));
         self.drive_master(master);
         known
-    }
-
-    /// Cuts the node's connection; both ends learn of it.
-    pub(crate) fn cut(&mut self, node: usize) {
-        if let Some(link) = self.nodes[node].link {
-            self.close_at_master(link);
-            self.close_at_node(link);
-        }
-    }
-
-    /// Lets the node's connection take nothing, or take all again.
-    pub(crate) fn hold(&mut self, node: usize, held: bool) {
-        let Some(link) = self.nodes[node].link else {
-            return;
-        };
-        self.links[link].takes = None;
-        let before = std::mem::replace(&mut self.links[link].held, held.then(VecDeque::new));
-        for bytes in before.into_iter().flatten() {
-            self.transmit(link, bytes);
-        }
     }
 
     /// Runs until `later` has passed.
@@ -291,6 +327,31 @@ impl World {
         }
     }
 
+    /// Puts off what comes to a node that stands still; datagrams are lost there.
+    fn waits_for_node(&mut self, event: Event) -> Option<Event> {
+        let (node, link) = match &event {
+            Event::Connected { link }
+            | Event::ToNode { link, .. }
+            | Event::ClosedToNode { link } => (self.links[*link].node, Some(*link)),
+            Event::DialFailed { node, .. } | Event::Scrubbed { node, .. } => (*node, None),
+            Event::Datagram { .. }
+            | Event::Reply { .. }
+            | Event::ToMaster { .. }
+            | Event::ClosedToMaster { .. }
+            | Event::Read { .. } => return Some(event),
+        };
+        if !self.nodes[node].stopped {
+            return Some(event);
+        }
+        let at = self.now.plus(Duration::from_millis(50));
+        if let Some(link) = link {
+            let last = &mut self.links[link].last[0];
+            *last = at.max(*last);
+        }
+        self.post_at(at, event);
+        None
+    }
+
     /// Returns the counter of the newest epoch that any node may have followed.
     pub(crate) fn newest_epoch(&self) -> u64 {
         let counters = self.history.keys().map(|(epoch, _)| epoch.counter);
@@ -308,13 +369,13 @@ impl World {
         std::mem::take(&mut self.seen)
     }
 
-    fn bury_sender(&mut self, master: usize) {
+    pub(crate) fn bury_sender(&mut self, master: usize) {
         if let Some(sender) = self.masters[master].sender.take() {
             self.see("sender", &serde_json::to_value(sender.counters()).unwrap());
         }
     }
 
-    fn bury_receiver(&mut self, node: usize) {
+    pub(crate) fn bury_receiver(&mut self, node: usize) {
         if let Some(receiver) = self.nodes[node].receiver.take() {
             self.see(
                 "receiver",
@@ -323,22 +384,27 @@ impl World {
         }
     }
 
-    fn see(&mut self, whose: &str, counters: &serde_json::Value) {
+    pub(crate) fn see(&mut self, whose: &str, counters: &serde_json::Value) {
         for (name, total) in counters.as_object().unwrap() {
-            *self.seen.entry(format!("{whose}.{name}")).or_default() += total.as_u64().unwrap();
+            let name = format!("{whose}.{name}");
+            match total.as_u64() {
+                Some(total) => *self.seen.entry(name).or_default() += total,
+                None => self.see(&name, total),
+            }
         }
     }
 
-    fn next_timeout(&self) -> Option<Timestamp> {
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
         let masters = self.masters.iter().filter_map(|m| m.sender.as_ref());
-        let nodes = self.nodes.iter().filter_map(|n| n.receiver.as_ref());
+        let runs = self.nodes.iter().filter(|n| !n.stopped);
+        let nodes = runs.filter_map(|n| n.receiver.as_ref());
         let masters = masters.filter_map(Sender::poll_timeout);
         masters
             .chain(nodes.filter_map(Receiver::poll_timeout))
             .min()
     }
 
-    fn handle_timeouts(&mut self) {
+    pub(crate) fn handle_timeouts(&mut self) {
         let now = self.now;
         for master in 0..self.masters.len() {
             self.advance_clock(master);
@@ -351,7 +417,8 @@ impl World {
             }
         }
         for node in 0..self.nodes.len() {
-            if let Some(receiver) = &mut self.nodes[node].receiver
+            if !self.nodes[node].stopped
+                && let Some(receiver) = &mut self.nodes[node].receiver
                 && receiver.poll_timeout().is_some_and(|at| at <= now)
             {
                 receiver.handle_timeout(now);
@@ -361,6 +428,9 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
+        let Some(event) = self.waits_for_node(event) else {
+            return;
+        };
         let now = self.now;
         match event {
             Event::Connected { link } => {
@@ -368,10 +438,14 @@ impl World {
                 if !self.links[link].node_open || self.nodes[node].link != Some(link) {
                     return;
                 }
-                let address = self.nodes[node].name.clone();
+                let arrived = Arrived {
+                    address: self.nodes[node].name.clone(),
+                    medium: Medium::Tcp,
+                    identity: self.nodes[node].identity.clone(),
+                };
                 if let Some(sender) = &mut self.masters[master].sender {
                     self.links[link].master_open = true;
-                    sender.handle_connected(now, peer(link), address);
+                    sender.handle_connected(now, peer(link), arrived);
                 }
                 if let Some(receiver) = &mut self.nodes[node].receiver {
                     receiver.handle_connected(now);
@@ -391,350 +465,37 @@ impl World {
                 }
             }
             Event::ToNode { link, bytes } => self.deliver_to_node(link, &bytes),
-            Event::ToMaster { link, message } => self.deliver_to_master(link, message),
+            Event::ToMaster { link, bytes } => self.deliver_to_master(link, &bytes),
+            Event::Datagram { node, boot, bytes } => self.deliver_datagram(node, boot, &bytes),
+            Event::Reply {
+                master,
+                life,
+                node,
+                bytes,
+            } => self.deliver_reply(master, life, node, bytes),
             Event::ClosedToNode { link } => self.close_at_node(link),
             Event::ClosedToMaster { link } => self.close_at_master(link),
-            Event::Read { master, read } => self.read(master, read),
+            Event::Read { master, life, read } if self.masters[master].life == life => {
+                self.read(master, read);
+            }
+            Event::Read { .. } => {} // of a process that is gone
             Event::Scrubbed { node, boot } => self.scrubbed(node, boot),
         }
     }
 
-    fn deliver_to_node(&mut self, link: usize, bytes: &Arc<[u8]>) {
-        let Link { master, node, .. } = self.links[link];
-        let now = self.now;
-        if let Some(sender) = &mut self.masters[master].sender
-            && self.links[link].master_open
-        {
-            sender.handle_sent(now, peer(link), bytes.len());
-            self.drive_master(master);
-        }
-        if !self.links[link].node_open {
-            return;
-        }
-        let mut message = Message::from_bytes(bytes).unwrap();
-        if !self.play(node, &mut message) {
-            return;
-        }
-        if let Some(text) = words::message(&message) {
-            let [from, to] = [&self.masters[master].name, &self.nodes[node].name];
-            let line = format!("{from} → {to}: {text}");
-            self.say(|_| line);
-        }
-        if let Some(receiver) = &mut self.nodes[node].receiver {
-            if let Err(error) = receiver.handle_message(now, message) {
-                self.say(|w| format!("{} refuses it: {error}", w.nodes[node].name));
-            }
-            self.drive_node(node);
-            self.check_completeness(master, node);
-        }
-    }
-
-    /// Whatever the master committed before `complete_until` is in the table (rules 2.2).
-    fn check_completeness(&self, master: usize, node: usize) {
-        let n = &self.nodes[node];
-        let (Some(receiver), Some(table)) = (&n.receiver, &n.table) else {
-            return;
-        };
-        let Position { epoch, level, .. } = table.position;
-        let log = &self.masters[master].log;
-        let until = receiver.pulse(self.now).complete_until;
-        if receiver.welcomed() && epoch == log.head().epoch {
-            assert!(
-                log.level_before(until) <= level,
-                "{} is not complete",
-                n.name
-            );
-        }
-    }
-
-    fn deliver_to_master(&mut self, link: usize, message: Message) {
-        let Link { master, node, .. } = self.links[link];
-        let now = self.now;
-        if !self.links[link].master_open {
-            return;
-        }
-        if let Some(text) = words::message(&message) {
-            let [from, to] = [&self.nodes[node].name, &self.masters[master].name];
-            let line = format!("{from} → {to}: {text}");
-            self.say(|_| line);
-        }
-        let id = self.nodes[node].id;
-        self.observer.hear(master, id, &message, &self.history);
-        let m = &mut self.masters[master];
-        if let Some(sender) = &mut m.sender {
-            if let Err(error) = sender.handle_message(now, peer(link), message, &m.log) {
-                self.say(|w| format!("{} refuses it: {error}", w.masters[master].name));
-            }
-            self.drive_master(master);
-        }
-    }
-
-    /// Does to a message what the test ordered; returns whether anything is left of it.
-    fn play(&mut self, node: usize, message: &mut Message) -> bool {
-        let Some(orders) = self.mischief.get_mut(&node) else {
-            return true;
-        };
-        let other = Root([13, 13]);
-        match (orders.front(), message) {
-            (Some(Mischief::DropFrame), Message::Frame(_)) => {
-                orders.pop_front();
-                return false;
-            }
-            (Some(Mischief::TamperFrame), Message::Frame(frame)) => {
-                frame.header.root_before = other;
-                orders.pop_front();
-            }
-            (Some(Mischief::TamperHeartbeat), Message::Heartbeat(heartbeat)) => {
-                heartbeat.head.root = other;
-                orders.pop_front();
-            }
-            _ => {}
-        }
-        true
-    }
-
-    pub(crate) fn drive_master(&mut self, master: usize) {
-        loop {
-            let Some(sender) = &mut self.masters[master].sender else {
-                return;
-            };
-            if let Some((Peer(link), bytes)) = sender.poll_transmit() {
-                self.transmit(usize::try_from(link).unwrap(), bytes);
-                continue;
-            }
-            let Some(event) = sender.poll_event() else {
-                return;
-            };
-            if let Some(text) = words::event(&event) {
-                self.say(|w| format!("{} {text}", w.masters[master].name));
-            }
-            match event {
-                SenderEvent::ReadLog { peer: of, .. } | SenderEvent::ReadTable { peer: of, .. } => {
-                    let link = usize::try_from(of.0).unwrap();
-                    let read = Event::Read {
-                        master,
-                        read: event,
-                    };
-                    let at = self.later();
-                    let at = at.max(self.links[link].last[0]);
-                    self.post_at(at, read);
-                }
-                SenderEvent::Close { peer: of, .. } => {
-                    let link = usize::try_from(of.0).unwrap();
-                    self.links[link].master_open = false;
-                    self.links[link].held = None;
-                    self.post(link, 0, Event::ClosedToNode { link });
-                }
-                SenderEvent::ReadAudit { peer, scope } => self.read_audit(master, peer, scope),
-                SenderEvent::Alarm(_) => self.observer.alarms += 1,
-                SenderEvent::AuditReported { .. } => self.observer.reports += 1,
-                SenderEvent::NodeUp { plan, .. } => {
-                    *self.seen.entry(format!("plan.{plan:?}")).or_default() += 1;
-                }
-                SenderEvent::NodeDown { .. } => {}
-            }
-        }
-    }
-
-    fn transmit(&mut self, link: usize, bytes: Arc<[u8]>) {
-        let l = &mut self.links[link];
-        match &mut l.takes {
-            Some(0) if l.held.is_none() => l.held = Some(VecDeque::new()),
-            Some(0) | None => {}
-            Some(more) => *more -= 1,
-        }
-        match &mut l.held {
-            Some(held) => held.push_back(bytes),
-            None => self.post(link, 0, Event::ToNode { link, bytes }),
-        }
-    }
-
-    fn read(&mut self, master: usize, read: SenderEvent) {
-        let now = self.now;
-        let m = &mut self.masters[master];
-        if m.sender.is_none() {
-            return;
-        }
-        match read {
-            SenderEvent::ReadLog {
-                peer: of,
-                after,
-                bytes_max,
-            } => {
-                let frames = m.log.frames_after(after, bytes_max);
-                if let Some(sender) = &mut m.sender {
-                    sender.handle_frames(now, of, frames);
-                }
-            }
-            SenderEvent::ReadTable { peer: of, first } => {
-                if first {
-                    m.cursors.remove(&of);
-                }
-                let cursor = m.cursors.remove(&of);
-                let (part, next) = m.log.records_after(cursor.as_ref(), m.part_records);
-                let head = m.log.head();
-                let end = next.is_none().then_some(SnapshotEnd {
-                    level: head.level,
-                    root: head.root,
-                });
-                m.cursors.extend(next.map(|key| (of, key)));
-                m.parts_read += 1;
-                let parts_read = m.parts_read;
-                if let Some(sender) = &mut m.sender {
-                    sender.handle_records(now, of, part, end);
-                }
-                let due = |(after, _): &(usize, Vec<Op>)| *after == parts_read;
-                while self.masters[master]
-                    .during_snapshot
-                    .front()
-                    .is_some_and(due)
-                {
-                    let writes = self.masters[master].during_snapshot.pop_front();
-                    self.say(|_| "(the master writes while it reads)".into());
-                    self.commit(master, &writes.unwrap().1);
-                }
-            }
-            SenderEvent::ReadAudit { .. }
-            | SenderEvent::Alarm(_)
-            | SenderEvent::AuditReported { .. }
-            | SenderEvent::Close { .. }
-            | SenderEvent::NodeUp { .. }
-            | SenderEvent::NodeDown { .. } => {}
-        }
-        self.drive_master(master);
-    }
-
-    pub(crate) fn drive_node(&mut self, node: usize) {
-        let now = self.now;
-        loop {
-            let n = &mut self.nodes[node];
-            let Some(receiver) = &mut n.receiver else {
-                return;
-            };
-            if let Some(message) = receiver.poll_transmit() {
-                if let Some(link) = n.link {
-                    self.post(link, 1, Event::ToMaster { link, message });
-                }
-                continue;
-            }
-            let Some(event) = receiver.poll_event() else {
-                return;
-            };
-            match event {
-                ReceiverEvent::Connect => self.dial(node),
-                ReceiverEvent::Disconnect(reason) => {
-                    self.say(|w| format!("{} closes: {reason}", w.nodes[node].name));
-                    let link = self.nodes[node].link.unwrap();
-                    self.post(link, 1, Event::ClosedToMaster { link });
-                    self.close_at_node(link);
-                }
-                ReceiverEvent::Apply { frame, checked } => {
-                    let outcome = n.table.as_mut().unwrap().apply(&frame, checked);
-                    n.faulted |= !checked;
-                    receiver.handle_applied(now, outcome);
-                    self.check(node);
-                }
-                ReceiverEvent::BeginLoad { .. } => n.loading = Some(Table::default()),
-                ReceiverEvent::LoadRecords(records) => n.loading.as_mut().unwrap().load(&records),
-                ReceiverEvent::LoadFrame(frame) => n.loading.as_mut().unwrap().load(&frame.changes),
-                ReceiverEvent::FinishLoad(position) => {
-                    let mut table = n.loading.take().unwrap();
-                    let outcome = match n.load_fails.take() {
-                        Some(failure) => Err(failure),
-                        None => table.finish(position),
-                    };
-                    if let Ok(standing) = outcome {
-                        n.table = Some(table);
-                        n.faulted = false;
-                        self.say(|w| {
-                            format!("{} has loaded {}", w.nodes[node].name, standing.position)
-                        });
-                    }
-                    let receiver = self.nodes[node].receiver.as_mut().unwrap();
-                    receiver.handle_loaded(now, outcome);
-                    self.check(node);
-                }
-                ReceiverEvent::AbortLoad => {
-                    n.loading = None;
-                    self.say(|w| format!("{} drops what it has loaded", w.nodes[node].name));
-                }
-                ReceiverEvent::Scrub => {
-                    let at = self.later();
-                    let boot = self.nodes[node].boot;
-                    self.post_at(at, Event::Scrubbed { node, boot });
-                }
-                ReceiverEvent::Compare { .. }
-                | ReceiverEvent::Mend { .. }
-                | ReceiverEvent::Audited { .. } => self.audit(node, event),
-                ReceiverEvent::Registered { .. } => {}
-                ReceiverEvent::StateChanged { from, to, reason } => {
-                    self.say(|w| format!("{} is {to}, was {from}: {reason}", w.nodes[node].name));
-                }
-            }
-        }
-    }
-
-    fn dial(&mut self, node: usize) {
-        let master = self.nodes[node].dials;
-        let at = self.later();
-        if self.masters[master].sender.is_none() {
-            let boot = self.nodes[node].boot;
-            self.post_at(at, Event::DialFailed { node, boot });
-            return;
-        }
-        let link = self.links.len();
-        self.links.push(Link {
-            master,
-            node,
-            master_open: false,
-            node_open: true,
-            held: None,
-            takes: self.nodes[node].takes.take(),
-            last: [at; 2],
-        });
-        self.nodes[node].link = Some(link);
-        self.post_at(at, Event::Connected { link });
-    }
-
-    fn close_at_node(&mut self, link: usize) {
-        let node = self.links[link].node;
-        if !std::mem::replace(&mut self.links[link].node_open, false) {
-            return;
-        }
-        self.nodes[node].link = None;
-        let now = self.now;
-        if let Some(receiver) = &mut self.nodes[node].receiver {
-            receiver.handle_closed(now);
-            self.drive_node(node);
-        }
-    }
-
-    fn close_at_master(&mut self, link: usize) {
-        let master = self.links[link].master;
-        if !std::mem::replace(&mut self.links[link].master_open, false) {
-            return;
-        }
-        self.links[link].held = None;
-        let now = self.now;
-        if let Some(sender) = &mut self.masters[master].sender {
-            sender.handle_closed(now, peer(link));
-            self.drive_master(master);
-        }
-    }
-
     /// Posts an event on a link, behind all that travels in its direction.
-    fn post(&mut self, link: usize, direction: usize, event: Event) {
+    pub(crate) fn post(&mut self, link: usize, direction: usize, event: Event) {
         let at = self.later().max(self.links[link].last[direction]);
         self.links[link].last[direction] = at;
         self.post_at(at, event);
     }
 
-    fn post_at(&mut self, at: Timestamp, event: Event) {
+    pub(crate) fn post_at(&mut self, at: Timestamp, event: Event) {
         self.events_total += 1;
         self.events.insert((at, self.events_total), event);
     }
 
-    fn later(&mut self) -> Timestamp {
+    pub(crate) fn later(&mut self) -> Timestamp {
         let delay = match self.delay_ms_max {
             0 => 0,
             max => self.random.next() % max,
@@ -742,7 +503,7 @@ impl World {
         self.now.plus(Duration::from_millis(delay))
     }
 
-    fn advance_clock(&mut self, master: usize) {
+    pub(crate) fn advance_clock(&mut self, master: usize) {
         let now = self.now;
         let m = &mut self.masters[master];
         if m.sender.is_some() && m.clock_runs {
@@ -757,7 +518,7 @@ impl World {
     }
 
     /// Enters a point of a log: there are never two contents at one epoch and level.
-    fn remember(&mut self, master: usize) {
+    pub(crate) fn remember(&mut self, master: usize) {
         let Position { epoch, level, root } = self.masters[master].log.head();
         let known = *self.history.entry((epoch, level)).or_insert(root);
         assert_eq!(
@@ -765,26 +526,12 @@ impl World {
             "two contents at level {level} of epoch {epoch}"
         );
     }
-
-    /// The node's table is the log's prefix at its epoch and level, by what it really holds, unless memory has
-    /// failed somewhere.
-    fn check(&mut self, node: usize) {
-        let n = &self.nodes[node];
-        if let Some(table) = &n.table
-            && !n.faulted
-            && !self.masters_failed
-        {
-            let Position { epoch, level, root } = table.position;
-            assert_eq!(
-                self.history.get(&(epoch, level)),
-                Some(&root),
-                "{} is no prefix of any log at level {level} of epoch {epoch}",
-                n.name
-            );
-        }
-    }
 }
 
-fn peer(link: usize) -> Peer {
-    Peer(u64::try_from(link).unwrap())
+pub(crate) fn peer(link: usize) -> Peer {
+    Peer(u64::try_from(link + 1).unwrap()) // 0 is the group
+}
+
+pub(crate) fn link_of(peer: Peer) -> usize {
+    usize::try_from(peer.0 - 1).unwrap()
 }

@@ -1,7 +1,7 @@
 //! The core and its log together, one input at a time; the same steps serve and replay. It knows no socket
 //! and no clock.
 
-use locus_distribution::LogFrame;
+use locus_distribution::{GroupDatagram, LogFrame};
 use locus_proto::Timestamp;
 
 use crate::core::{Core, Input, Output, Transmit};
@@ -16,6 +16,8 @@ use locus_proto::MasterTime;
 pub trait Sink {
     /// Bytes for a node.
     fn transmit(&mut self, transmit: Transmit);
+    /// A datagram for the group, or a repair for one node of it.
+    fn datagram(&mut self, datagram: GroupDatagram);
     /// An answer for the API.
     fn answer(&mut self, ticket: u64, answer: Answer);
     /// A connection to be closed, behind what was transmitted to it.
@@ -88,6 +90,9 @@ impl<F: Folder> Drive<F> {
         loop {
             while let Some(transmit) = self.core.poll_transmit() {
                 sink.transmit(transmit);
+            }
+            while let Some(datagram) = self.core.poll_datagram() {
+                sink.datagram(datagram);
             }
             match self.core.poll_output() {
                 None => break,

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use locus_distribution::{CloseReason, Disagreement, SenderCounters};
-use locus_proto::v1::{AuditReport, AuditVerdict, Plan};
+use locus_distribution::{CloseReason, Disagreement, Path, PathReason, SenderCounters};
+use locus_proto::v1::{AuditReport, AuditVerdict, GroupLeftReason, Plan};
 use locus_proto::{Level, NodeId, NodeName, Position, Timestamp};
 
 use crate::core::CoreCounters;
-use crate::edge::{ApiCounters, UnicastCounters};
+use crate::edge::{ApiCounters, MulticastCounters, UnicastCounters};
 use crate::log::TornTail;
 
 /// Something that an operator should be able to read.
@@ -23,11 +23,51 @@ pub enum Event {
         position: Position,
         records: u64,
         distribution: SocketAddr,
+        bus: Vec<PathBuf>,
+        group: Option<SocketAddr>,
         api: SocketAddr,
     },
+    /// What is open to others, as `section on address`.
     Insecure {
-        section: &'static str,
-        listen: SocketAddr,
+        open: Vec<String>,
+    },
+    IdentityRead {
+        folder: PathBuf,
+    },
+    IdentityWarning(String),
+    IdentityUnreadable {
+        reason: String,
+    },
+    Revoked {
+        who: String,
+        connections: usize,
+    },
+    Operated {
+        who: String,
+        request: String,
+        status: u16,
+        suppressed: u64,
+    },
+    PathChanged {
+        node: NodeId,
+        name: NodeName,
+        from: Path,
+        to: Path,
+        reason: PathReason,
+    },
+    MulticastLost {
+        node: NodeId,
+        name: NodeName,
+        reason: GroupLeftReason,
+    },
+    MulticastBack {
+        node: NodeId,
+        name: NodeName,
+        after: Duration,
+    },
+    GroupFailed {
+        reason: String,
+        suppressed: u64,
     },
     Recording {
         path: PathBuf,
@@ -127,12 +167,19 @@ impl Event {
             | Self::Resumed { .. }
             | Self::EpochOpened(_)
             | Self::NodeUp { .. }
+            | Self::IdentityRead { .. }
+            | Self::Operated { .. }
+            | Self::PathChanged { .. }
+            | Self::MulticastBack { .. }
             | Self::AlarmOver
             | Self::TableVerified { .. }
             | Self::Stopping
             | Self::Totals(_)
             | Self::Stopped(_) => tracing::Level::INFO,
             Self::Insecure { .. }
+            | Self::IdentityWarning(_)
+            | Self::Revoked { .. }
+            | Self::GroupFailed { .. }
             | Self::TornTailCut(_)
             | Self::TableFull { .. }
             | Self::AliveFailed { .. }
@@ -150,6 +197,8 @@ impl Event {
                 | AuditVerdict::Failed => tracing::Level::WARN,
             },
             Self::RecordFailed { .. }
+            | Self::IdentityUnreadable { .. }
+            | Self::MulticastLost { .. }
             | Self::BatchRefused { .. }
             | Self::TableInconsistent { .. }
             | Self::LogUnreadable { .. }
@@ -170,6 +219,8 @@ impl fmt::Display for Event {
                 position,
                 records,
                 distribution,
+                bus,
+                group,
                 api,
             } => {
                 let data = data.display();
@@ -177,13 +228,84 @@ impl fmt::Display for Event {
                     f,
                     "locsvc {version} started: data {data}, {position}, {records} records, "
                 )?;
-                write!(f, "distribution on {distribution}, api on {api}")
+                write!(f, "distribution on {distribution}, ")?;
+                for path in bus {
+                    write!(f, "bus on {}, ", path.display())?;
+                }
+                if let Some(group) = group {
+                    write!(f, "group {group}, ")?;
+                }
+                write!(f, "api on {api}")
             }
-            Self::Insecure { section, listen } => write!(
+            Self::Insecure { open } => {
+                let open = open.join(", ");
+                write!(
+                    f,
+                    "INSECURE (insecure = true): {open}. NOBODY IS AUTHENTICATED AND NOTHING IS ENCRYPTED: \
+                     whoever reaches it reads every subscriber's location, and changes it, or speaks for any \
+                     node. For a lab alone; else issue certificates (`locusctl ca init`) and take the line out"
+                )
+            }
+            Self::IdentityRead { folder } => {
+                let folder = folder.display();
+                write!(
+                    f,
+                    "read the identity in {folder} again: it counts from now on"
+                )
+            }
+            Self::IdentityWarning(text) => write!(f, "identity: {text}"),
+            Self::IdentityUnreadable { reason } => {
+                write!(
+                    f,
+                    "the identity folder has changed and cannot be used, what was read before goes on to count: {reason}"
+                )
+            }
+            Self::Revoked { who, connections } => {
+                let s = if *connections == 1 { "" } else { "s" };
+                write!(
+                    f,
+                    "{who} is not trusted any more (its certificate was revoked, or its CA retired): \
+                     {connections} connection{s} closed"
+                )
+            }
+            Self::Operated {
+                who,
+                request,
+                status,
+                suppressed,
+            } => {
+                write!(f, "{who}: {request}: {status}")?;
+                and_more(f, *suppressed)
+            }
+            Self::PathChanged {
+                node,
+                name,
+                from,
+                to,
+                reason,
+            } => {
+                let (from, to) = (from.as_str(), to.as_str());
+                write!(
+                    f,
+                    "node {node} ({name}) is served by {to}, no more by {from}: {reason}"
+                )
+            }
+            Self::MulticastLost { node, name, reason } => write!(
                 f,
-                "INSECURE: {section} listens on {listen} and NOBODY IS AUTHENTICATED there: whoever \
-                 reaches it reads and changes every subscriber's location"
+                "ALARM: the multicast path to node {node} ({name}) is lost: {reason}. It is served over its \
+                 own connection; look at IGMP/MLD snooping on the way (`locusctl mcast-test`)"
             ),
+            Self::MulticastBack { node, name, after } => {
+                let s = after.as_secs();
+                write!(
+                    f,
+                    "the multicast path to node {node} ({name}) is back after {s} s"
+                )
+            }
+            Self::GroupFailed { reason, suppressed } => {
+                write!(f, "the group's socket: {reason}")?;
+                and_more(f, *suppressed)
+            }
             Self::Recording { path } => {
                 let path = path.display();
                 write!(
@@ -268,7 +390,10 @@ impl fmt::Display for Event {
                 and_more(f, *suppressed)
             }
             Self::LogUnreadable { reason, suppressed } => {
-                write!(f, "cannot bring a node up to date: {reason}")?;
+                write!(
+                    f,
+                    "cannot bring nodes up to date from the log, they load the whole table: {reason}"
+                )?;
                 and_more(f, *suppressed)
             }
             Self::LogEndUnreadable { reason, suppressed } => {
@@ -377,6 +502,8 @@ pub struct Totals {
     pub distribution: SenderCounters,
     /// The listener of the nodes.
     pub unicast: UnicastCounters,
+    /// The group's socket.
+    pub multicast: MulticastCounters,
     /// The API.
     pub api: ApiCounters,
 }
@@ -388,20 +515,36 @@ impl fmt::Display for Totals {
             ("core", serde_json::to_value(self.core)),
             ("distribution", serde_json::to_value(self.distribution)),
             ("unicast", serde_json::to_value(self.unicast)),
+            ("multicast", serde_json::to_value(self.multicast)),
             ("api", serde_json::to_value(self.api)),
         ];
         for (at, (part, counters)) in parts.iter().enumerate() {
             let separator = if at == 0 { "" } else { "; " };
             write!(f, "{separator}{part}")?;
-            let counters = counters.as_ref().ok().and_then(|value| value.as_object());
-            for (name, count) in counters.into_iter().flatten() {
-                if count != 0 {
-                    write!(f, " {name}={count}")?;
-                }
+            if let Ok(counters) = counters {
+                write_counters(f, "", counters)?;
             }
         }
         Ok(())
     }
+}
+
+/// Writes the counters that are not zero; those of a part within a part bear its name before theirs.
+fn write_counters(
+    f: &mut fmt::Formatter<'_>,
+    within: &str,
+    counters: &serde_json::Value,
+) -> fmt::Result {
+    let counters = counters.as_object();
+    for (name, count) in counters.into_iter().flatten() {
+        let name = format!("{within}{name}");
+        if count.is_object() {
+            write_counters(f, &format!("{name}_"), count)?;
+        } else if *count != 0 {
+            write!(f, " {name}={count}")?;
+        }
+    }
+    Ok(())
 }
 
 fn and_more(f: &mut fmt::Formatter<'_>, suppressed: u64) -> fmt::Result {
@@ -475,8 +618,10 @@ mod tests {
         totals.core.changes_total = 40;
         totals.api.answers_total = 7;
         totals.api.refused_total = 1;
-        let expected = "core changes_total=40; distribution; unicast; \
-                        api answers_total=7 refused_total=1";
+        totals.distribution.group.nacks_total = 3;
+        totals.multicast.full_total = 2;
+        let expected = "core changes_total=40; distribution group_nacks_total=3; unicast; \
+                        multicast full_total=2; api answers_total=7 refused_total=1";
         assert_eq!(totals.to_string(), expected);
     }
 

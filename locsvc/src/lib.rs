@@ -27,11 +27,12 @@ pub use crate::core::{
     BACKLOG_MAX, BATCH_BYTES_MAX, Core, CoreConfig, CoreCounters, EndState, Input, Output, Transmit,
 };
 pub use clock::Clock;
-pub use config::{ApiConfig, Config, ConfigError, DistributionConfig};
+pub use config::{ApiConfig, Config, ConfigError, DistributionConfig, MulticastConfig};
 pub use drive::{Drive, DriveError, Sink, chain};
 pub use edge::{
-    Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
-    Unicast, UnicastCounters,
+    Api, ApiCounters, ApiPort, ApiReplies, Arrival, GroupSocket, Inbox, Multicast,
+    MulticastCounters, Security, StartApiError, StartMulticastError, StartUnicastError, Unicast,
+    UnicastCounters,
 };
 pub use event::{Event, Limiter, Totals, emit};
 pub use log::{
@@ -42,8 +43,9 @@ pub use master::{
     Alive, DataFolder, MemoryFault, Meta, OpenFolderError, RecoverError, ServiceClock,
 };
 pub use provision::{
-    AlarmView, Answer, Audited, CHANGES_MAX, EXPIRES_S_MAX, InvalidRecord, NodeAudit, NodeRef,
-    NodeView, Outcome, ProvisionChange, ProvisionContact, RegistrarLimits, Request, RequestError,
+    AlarmView, Answer, Audited, CHANGES_MAX, EXPIRES_S_MAX, InvalidRecord, LostView, NodeAudit,
+    NodeRef, NodeView, Outcome, ProvisionChange, ProvisionContact, RegistrarLimits, Request,
+    RequestError,
 };
 pub use record::{Recorder, ReplayError, replay};
-pub use run::{RunError, Service, Stopper};
+pub use run::{RunError, Service, Stopper, check};

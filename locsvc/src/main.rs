@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use locsvc::{Config, Event, RunError, Service, chain, emit, replay};
+use locsvc::{Config, Event, RunError, Service, chain, check, emit, replay};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -18,7 +18,7 @@ struct Options {
     /// Configuration file.
     #[arg(long, default_value = "/etc/locus/locsvc.toml")]
     config: PathBuf,
-    /// Check the configuration, open nothing, and exit.
+    /// Check the configuration and the identity, open nothing, and exit.
     #[arg(long)]
     check: bool,
     /// Replay a recording in memory and print where it ends, as one line of JSON.
@@ -55,6 +55,7 @@ fn print_replay(file: &std::path::Path) -> Result<(), String> {
 fn serve(options: &Options) -> Result<(), String> {
     let config = Config::read(&options.config).map_err(|error| chain(&error))?;
     if options.check {
+        check(&config).map_err(|error| chain(&error))?;
         let path = options.config.display();
         return writeln!(io::stdout(), "{path} is fine").map_err(|error| error.to_string());
     }

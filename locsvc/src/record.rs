@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use locus_distribution::{LogFrame, Peer};
+use locus_distribution::{GroupDatagram, LogFrame, Peer};
 use locus_proto::{MasterTime, Message, Timestamp};
 use locus_table::OpenTableError;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::log::{AppendError, Log, LogConfig, MemoryFolder, OpenLogError};
 use crate::provision::Answer;
 
 /// Version of the recording; replays refuse any other.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -148,6 +148,7 @@ struct Silence;
 
 impl Sink for Silence {
     fn transmit(&mut self, _: Transmit) {}
+    fn datagram(&mut self, _: GroupDatagram) {}
     fn answer(&mut self, _: u64, _: Answer) {}
     fn close(&mut self, _: Peer) {}
     fn alive(&mut self, _: Timestamp, _: MasterTime) {}
@@ -202,6 +203,8 @@ pub fn replay(path: &Path) -> Result<EndState, ReplayError> {
             | Input::Message { .. }
             | Input::Sent { .. }
             | Input::Closed { .. }
+            | Input::Datagrams(_)
+            | Input::Removed { .. }
             | Input::Flush
             | Input::LogUnreadable { .. }
             | Input::LogEndUnreadable { .. }

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use locus_distribution::Peer;
+use locus_distribution::{GroupConfig, GroupDatagram, GroupSetup, Peer};
+use locus_identity::{Holder, IdentityFolder, OpenIdentityError};
 use locus_proto::{EpochId, MasterTime, Timestamp};
 use locus_table::OpenTableError;
 
@@ -15,8 +18,8 @@ use crate::config::Config;
 use crate::core::{Core, CoreConfig, EndState, Input, Transmit};
 use crate::drive::{Drive, DriveError, Sink, chain};
 use crate::edge::{
-    Api, ApiCounters, ApiPort, ApiReplies, Arrival, Inbox, StartApiError, StartUnicastError,
-    Unicast,
+    Api, ApiCounters, ApiPort, ApiReplies, Arrival, GroupSocket, Inbox, Multicast, Security,
+    StartApiError, StartMulticastError, StartUnicastError, Unicast, Watch,
 };
 use crate::event::{Event, Limiter, Totals, emit};
 use crate::log::{AppendError, DiskFolder, Log, LogConfig, OpenLogError};
@@ -29,6 +32,12 @@ const INBOX_MAX: usize = 4096;
 /// Most arrivals that are taken before the batch is written: questions that keep coming must not hold up
 /// those who wait for the disk.
 const GATHER_MAX: usize = 2048;
+/// Arrivals after which it is looked whether something is due, while more arrivals wait: the group's timers
+/// count milliseconds.
+const LOOK_EVERY: usize = 64;
+/// Under losses new data gives way down to this part of the rate: less would not keep up with a busy
+/// registrar, whatever the losses.
+const RATE_FLOOR_PART: u64 = 20;
 /// Longest sleep of the core, though nothing is due.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
@@ -44,9 +53,32 @@ pub enum RunError {
     /// `records_max`.
     #[error("no table can be made for records_max")]
     Table(#[from] OpenTableError),
+    /// The identity folder.
+    #[error(
+        "the identity by which nodes and operators know this locsvc cannot be used: issue one by `locusctl ca \
+         locsvc NAME --host ADDRESS` and copy the folder here (in a lab alone: insecure = true)"
+    )]
+    Identity(#[from] OpenIdentityError),
+    /// The certificate is of somebody else.
+    #[error(
+        "the certificate in {} is {found}, where locsvc of the cluster {cluster} is needed: issue one by \
+         `locusctl ca locsvc NAME`",
+        folder.display()
+    )]
+    NotOurs {
+        /// The folder.
+        folder: PathBuf,
+        /// Who it is.
+        found: String,
+        /// The cluster of the configuration.
+        cluster: String,
+    },
     /// The listener of the nodes.
     #[error(transparent)]
     Unicast(#[from] StartUnicastError),
+    /// The group's socket.
+    #[error(transparent)]
+    Multicast(#[from] StartMulticastError),
     /// The listener of the API.
     #[error(transparent)]
     Api(#[from] StartApiError),
@@ -97,6 +129,7 @@ pub struct Service {
     arrivals: Receiver<Arrival>,
     drive: Drive<DiskFolder>,
     edges: Edges,
+    watch: Option<Watch>,
     api: Option<Api>,
     /// What the API had counted when it stopped.
     api_counters: ApiCounters,
@@ -108,6 +141,7 @@ struct Edges {
     clock: Clock,
     folder: DataFolder,
     unicast: Unicast,
+    multicast: Option<Multicast>,
     replies: ApiReplies,
     recorder: Option<Recorder>,
     alive_failed: Limiter,
@@ -120,9 +154,32 @@ impl Service {
     /// [`RunError`].
     pub fn start(config: &Config) -> Result<Self, RunError> {
         let clock = Clock::start();
-        for (section, listen) in config.exposed() {
-            emit(&Event::Insecure { section, listen });
+        let security = security(config)?;
+        if let Security::Insecure = security {
+            let open = config.open();
+            emit(&Event::Insecure { open });
         }
+        let socket = match &config.distribution.multicast {
+            Some(multicast) if config.distribution.wants_group() => {
+                let socket = GroupSocket::open(multicast, config.distribution.listen)?;
+                Some((multicast, socket))
+            }
+            Some(_) | None => None,
+        };
+        let group = match &socket {
+            None => None,
+            Some((multicast, socket)) => Some(GroupSetup {
+                address: multicast.group,
+                reply_port: socket.port(),
+                config: GroupConfig {
+                    stream: u64::from_le_bytes(random()?),
+                    seed: random()?,
+                    datagram_bytes: multicast.datagram_bytes,
+                    rate_bytes_per_s: multicast.rate_bytes_per_s(),
+                    rate_floor_bytes_per_s: multicast.rate_bytes_per_s() / RATE_FLOOR_PART,
+                },
+            }),
+        };
         let table_key: [u8; 16] = random()?;
         let created_ms = clock.wall_ms();
         let folder = DataFolder::open(&config.data, || Meta {
@@ -135,6 +192,8 @@ impl Service {
             records_max: config.records_max,
             registrar: config.registrar,
             reload_above: config.distribution.reload_above,
+            transport: config.distribution.transport,
+            group,
         };
         let mut recorder = None;
         if let Some(path) = &config.record {
@@ -162,7 +221,18 @@ impl Service {
 
         let (inbox, arrivals) = bounded(INBOX_MAX);
         let (port, replies) = ApiPort::new(inbox.clone(), clock);
-        let unicast = Unicast::start(config.distribution.listen, inbox.clone(), clock)?;
+        let multicast = socket
+            .map(|(_, socket)| Multicast::start(socket, inbox.clone(), clock))
+            .transpose()?;
+        let unicast = Unicast::start(&config.distribution, security.clone(), inbox.clone(), clock)?;
+        let watch = match &security {
+            Security::Insecure => None,
+            Security::Identity(identity) => {
+                let judge = unicast.judge();
+                let watch = Watch::start(Arc::clone(identity), move || judge.judge());
+                Some(watch.map_err(RunError::Thread)?)
+            }
+        };
         let start = Input::Start {
             epoch: EpochId(random()?),
             wall_ms: clock.wall_ms(),
@@ -176,22 +246,26 @@ impl Service {
                 clock,
                 folder,
                 unicast,
+                multicast,
                 replies,
                 recorder,
                 alive_failed: Limiter::default(),
             },
+            watch,
             api: None,
             api_counters: ApiCounters::default(),
         };
         service.feed(start)?;
         // Only now: whoever asks the API finds a service that answers.
-        let api = Api::start(config.api.listen, config.insecure, port)?;
+        let api = Api::start(config.api.listen, security, port)?;
         emit(&Event::Started {
             version: env!("CARGO_PKG_VERSION"),
             data: config.data.clone(),
             position: service.drive.core().position(),
             records: service.drive.core().records(),
             distribution: service.edges.unicast.address(),
+            bus: config.distribution.bus.clone(),
+            group: config.distribution.group(),
             api: api.address(),
         });
         service.api = Some(api);
@@ -221,9 +295,22 @@ impl Service {
             core,
             distribution,
             unicast: self.edges.unicast.counters(),
+            multicast: self
+                .edges
+                .multicast
+                .as_ref()
+                .map(Multicast::counters)
+                .unwrap_or_default(),
             api: self.api_counters,
         };
+        drop(self.arrivals); // whoever waits for room in it is waited for below
+        if let Some(watch) = self.watch {
+            watch.stop();
+        }
         self.edges.unicast.stop();
+        if let Some(multicast) = self.edges.multicast {
+            multicast.stop();
+        }
         served?;
         emit(&Event::Totals(Box::new(totals)));
         emit(&Event::Stopped(self.drive.core().position()));
@@ -242,9 +329,12 @@ impl Service {
                 Err(RecvTimeoutError::Disconnected) => stopped = true, // cannot be: we hold a sender
             }
             // Natural batching: whatever came while the last batch was written makes the next.
-            for _ in 0..GATHER_MAX {
+            for taken in 1..GATHER_MAX {
                 if stopped || self.drive.core().is_batch_full() {
                     break;
+                }
+                if taken % LOOK_EVERY == 0 && self.is_due() {
+                    self.feed(Input::Tick)?;
                 }
                 let Ok(arrival) = self.arrivals.try_recv() else {
                     break;
@@ -254,13 +344,7 @@ impl Service {
             while self.drive.core().wants_flush() {
                 self.feed(Input::Flush)?;
             }
-            let now = self.edges.clock.now();
-            if self
-                .drive
-                .core()
-                .poll_timeout()
-                .is_some_and(|due| due <= now)
-            {
+            if self.is_due() {
                 self.feed(Input::Tick)?;
             }
             while self.drive.core().wants_flush() {
@@ -273,10 +357,23 @@ impl Service {
         }
     }
 
+    fn is_due(&self) -> bool {
+        let now = self.edges.clock.now();
+        let due = self.drive.core().poll_timeout();
+        due.is_some_and(|due| due <= now)
+    }
+
     /// Takes one arrival; returns whether it was the last.
     fn arrival(&mut self, arrival: Arrival) -> Result<bool, RunError> {
         match arrival {
-            Arrival::Input(input) => self.feed(input).map(|()| false),
+            Arrival::Input(input) => {
+                if let Input::Datagrams(_) = &input
+                    && let Some(multicast) = &self.edges.multicast
+                {
+                    multicast.taken();
+                }
+                self.feed(input).map(|()| false)
+            }
             Arrival::Stop => self.stop_api().map(|()| false),
             Arrival::ApiStopped(counters) => {
                 self.api_counters = counters;
@@ -345,6 +442,12 @@ impl Sink for Edges {
         self.unicast.transmit(transmit);
     }
 
+    fn datagram(&mut self, datagram: GroupDatagram) {
+        if let Some(multicast) = &self.multicast {
+            multicast.transmit(&datagram);
+        }
+    }
+
     fn answer(&mut self, ticket: u64, answer: Answer) {
         self.replies.deliver(ticket, answer);
     }
@@ -368,8 +471,34 @@ impl Sink for Edges {
     }
 }
 
-fn random() -> Result<[u8; 16], RunError> {
-    let mut bytes = [0; 16];
+/// Checks what a configuration names beside itself: the identity.
+///
+/// # Errors
+/// [`RunError::Identity`] and [`RunError::NotOurs`].
+pub fn check(config: &Config) -> Result<(), RunError> {
+    security(config).map(drop)
+}
+
+/// Returns who the others have to be.
+fn security(config: &Config) -> Result<Security, RunError> {
+    if config.insecure {
+        return Ok(Security::Insecure);
+    }
+    let identity = IdentityFolder::open(&config.identity)?;
+    let ours = identity.identity();
+    let is_locsvc = matches!(ours.holder, Holder::Locsvc { .. });
+    if !is_locsvc || ours.cluster != config.cluster {
+        return Err(RunError::NotOurs {
+            folder: config.identity.clone(),
+            found: ours.to_string(),
+            cluster: config.cluster.to_string(),
+        });
+    }
+    Ok(Security::Identity(Arc::new(identity)))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], RunError> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(RunError::Random)?;
     Ok(bytes)
 }

@@ -130,6 +130,11 @@ impl<'a> Encoder<'a> {
         Self { out }
     }
 
+    /// Returns the buffer it appends to.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// Appends `bytes` as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.out.extend_from_slice(bytes);

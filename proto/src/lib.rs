@@ -5,7 +5,7 @@
 //! * [`AddressOfRecord`], [`Binding`], [`Digits`], [`Route`]: what is provisioned and looked up;
 //! * [`Level`], [`Epoch`], [`Position`], [`Lineage`]: where a replica stands;
 //! * [`Change`], [`Frame`]: one batch of changes, the payload of the log and of the wire;
-//! * [`Message`], [`Deframer`]: wire version 1, specified in this crate's README.
+//! * [`Message`], [`Deframer`], [`v1::DatagramHeader`]: the wire, specified in this crate's README.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -22,6 +22,7 @@ mod registration;
 mod route;
 mod status;
 mod time;
+mod transport;
 pub mod v1;
 
 pub use address::{AOR_BYTES_MAX, AddressOfRecord, ParseAorError};
@@ -44,6 +45,7 @@ pub use registration::{
     Asked, CONTACTS_MAX, ContactChange, Refusal, Registration, RegistrationReply,
 };
 pub use route::{Route, RouteRef, TARGETS_MAX, Target, TargetRef, TargetRefs};
-pub use status::{NodeState, NodeStatus, TableHealth};
+pub use status::{GroupHealth, NodeState, NodeStatus, TableHealth};
 pub use time::{MasterTime, Timestamp};
-pub use v1::{Deframer, Message};
+pub use transport::Transport;
+pub use v1::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Deframer, Message, WireVersion};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::v1::{WireVersion, synthetic};
 use crate::{DecodeError, Decoder, Encoder, Level, Position};
 
 /// State of a node's table (rules section 8).
@@ -126,6 +127,42 @@ impl TableHealth {
     }
 }
 
+/// What a node has counted of the multicast group since its agent started; all zero if it heard none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GroupHealth {
+    /// Datagrams of the group that were opened.
+    pub datagrams_total: u64,
+    /// DATA datagrams that did not come at first.
+    pub lost_total: u64,
+    /// NACKs sent.
+    pub nacks_total: u64,
+    /// Datagrams refused, for whatever reason.
+    pub refused_total: u64,
+    /// Log frames applied that came by the group.
+    pub frames_total: u64,
+    /// Log frames applied that came over the node's own connection.
+    pub connection_frames_total: u64,
+}
+
+impl GroupHealth {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        out.u64(self.datagrams_total).u64(self.lost_total);
+        out.u64(self.nacks_total).u64(self.refused_total);
+        out.u64(self.frames_total).u64(self.connection_frames_total);
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            datagrams_total: from.u64("datagrams")?,
+            lost_total: from.u64("lost")?,
+            nacks_total: from.u64("nacks")?,
+            refused_total: from.u64("refused datagrams")?,
+            frames_total: from.u64("group frames")?,
+            connection_frames_total: from.u64("connection frames")?,
+        })
+    }
+}
+
 /// Report of a node, sent each second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -151,25 +188,32 @@ pub struct NodeStatus {
     pub repaired_total: u64,
     /// Of the table's memory.
     pub health: TableHealth,
+    /// Of the multicast group.
+    pub group: GroupHealth,
 }
 
 impl NodeStatus {
-    /// Appends position, `state u8`, eight `u64`, and the six of the health.
-    pub fn encode(&self, out: &mut Encoder<'_>) {
+    /// Appends position, `state u8`, eight `u64`, the six of the table's health and the six of the group's.
+    pub(crate) fn encode_in(&self, version: WireVersion, out: &mut Encoder<'_>) {
         self.position.encode(out);
         out.u8(self.state.code()).u64(self.lag_ms).u64(self.records);
         out.u64(self.catch_ups_total).u64(self.reloads_total);
         out.u64(self.last_sync_ms).u64(self.refused_total);
         out.u64(self.audits_total).u64(self.repaired_total);
         self.health.encode(out);
+        self.group.encode(out);
+        synthetic::encode(version, &self.position, out);
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads what [`Self::encode_in`] wrote.
     ///
     /// # Errors
     /// Truncation, an unknown state.
-    pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
+    pub(crate) fn decode_in(
+        version: WireVersion,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let status = Self {
             position: Position::decode(from)?,
             state: NodeState::from_code(from.u8("node state")?)?,
             lag_ms: from.u64("lag")?,
@@ -181,6 +225,9 @@ impl NodeStatus {
             audits_total: from.u64("audits")?,
             repaired_total: from.u64("repaired")?,
             health: TableHealth::decode(from)?,
-        })
+            group: GroupHealth::decode(from)?,
+        };
+        synthetic::decode(version, &status.position, from)?;
+        Ok(status)
     }
 }

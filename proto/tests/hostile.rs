@@ -1,20 +1,14 @@
 //! Whatever bytes come, a decoder returns: no panic, no unbounded allocation, no second guess of a version.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use locus_proto::v1::{BODY_BYTES_MAX, ENVELOPE_BYTES, VERSION};
-use locus_proto::{DecodeError, Deframer, Message};
+mod hex;
+
+use hex::{files, folder};
+use locus_proto::v1::{BODY_BYTES_MAX, ENVELOPE_BYTES};
+use locus_proto::{DecodeError, Deframer, Message, WireVersion};
 
 fn golden() -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
-    let mut messages: Vec<Vec<u8>> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            text.split_whitespace()
-                .map(|b| u8::from_str_radix(b, 16).unwrap())
-                .collect()
-        })
-        .collect();
+    let mut messages: Vec<_> = files(&folder("v1")).into_iter().map(|(_, b)| b).collect();
     messages.sort();
     messages
 }
@@ -68,12 +62,12 @@ fn every_changed_byte_is_survived() {
 fn other_versions_and_strangers_are_refused() {
     let good = golden().remove(0);
     let mut version = good.clone();
-    version[4] = 2;
-    let expected = DecodeError::Version {
-        found: 2,
-        spoken: VERSION,
-    };
-    assert_eq!(Message::from_bytes(&version), Err(expected));
+    let spoken = WireVersion::NEWEST.get();
+    for found in [0, spoken + 1, 255] {
+        version[4] = found;
+        let expected = DecodeError::Version { found, spoken };
+        assert_eq!(Message::from_bytes(&version), Err(expected));
+    }
     let mut stranger = good.clone();
     stranger[..4].copy_from_slice(b"GET ");
     assert!(matches!(
@@ -81,11 +75,19 @@ fn other_versions_and_strangers_are_refused() {
         Err(DecodeError::Magic(_))
     ));
     let mut kind = good.clone();
-    kind[5] = 99;
-    assert!(matches!(
-        Message::from_bytes(&kind),
-        Err(DecodeError::Unknown { value: 99, .. })
-    ));
+    for unknown in [0, 24, 99, 255] {
+        kind[5] = unknown;
+        assert!(matches!(
+            Message::from_bytes(&kind),
+            Err(DecodeError::Unknown { value, .. }) if value == u64::from(unknown)
+        ));
+    }
+    let mut flags = good.clone();
+    flags[6] = 1;
+    assert_eq!(
+        Message::from_bytes(&flags),
+        Err(DecodeError::Malformed { what: "flags" })
+    );
     let mut long = good;
     long[8..12].copy_from_slice(&u32::try_from(BODY_BYTES_MAX + 1).unwrap().to_le_bytes());
     assert!(matches!(

@@ -1,12 +1,15 @@
 //! A client of locsvc's HTTP API whose sockets live in locsvc's namespace.
 //! Knows paths and status codes, not what the records mean.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::netns::Namespace;
 
@@ -68,16 +71,66 @@ impl Api {
     /// A client that calls `http://<address>` from inside `namespace`. Its thread ends with the last
     /// clone.
     pub fn new(namespace: &Namespace, address: &str) -> Self {
+        Self::with(namespace, format!("http://{address}"), None)
+    }
+
+    /// A client that calls `url` as the operator whose identity folder is `operator`, and believes nobody
+    /// but that operator's authority.
+    ///
+    /// # Panics
+    /// When the folder holds no identity.
+    pub fn secure(namespace: &Namespace, url: &str, operator: &Path) -> Self {
+        let read = |file: &str| {
+            let path = operator.join(file);
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let own = certificates(&read("identity.pem"));
+        let key = PrivateKey::from_pem(&read("identity.key")).expect("identity.key holds a key");
+        let roots = certificates(&read("ca.pem"));
+        Self::with_tls(
+            namespace,
+            url,
+            &roots,
+            Some(ClientCert::new_with_certs(&own, key)),
+        )
+    }
+
+    /// A client that calls `url` without a certificate of its own, but believes the authority of `operator`.
+    ///
+    /// # Panics
+    /// When the folder holds no authority.
+    pub fn anonymous(namespace: &Namespace, url: &str, operator: &Path) -> Self {
+        let roots = std::fs::read(operator.join("ca.pem")).expect("ca.pem can be read");
+        Self::with_tls(namespace, url, &certificates(&roots), None)
+    }
+
+    fn with_tls(
+        namespace: &Namespace,
+        url: &str,
+        roots: &[Certificate<'static>],
+        own: Option<ClientCert>,
+    ) -> Self {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(roots))
+            .client_cert(own)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        Self::with(namespace, url.to_owned(), Some(tls))
+    }
+
+    fn with(namespace: &Namespace, base: String, tls: Option<TlsConfig>) -> Self {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let (namespace, base) = (namespace.clone(), format!("http://{address}"));
+        let namespace = namespace.clone();
         thread::spawn(move || {
             namespace.enter();
-            let agent: ureq::Agent = ureq::Agent::config_builder()
+            let mut config = ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .timeout_global(Some(TIMEOUT))
-                .max_idle_connections(1)
-                .build()
-                .into();
+                .max_idle_connections(1);
+            if let Some(tls) = tls {
+                config = config.tls_config(tls);
+            }
+            let agent: ureq::Agent = config.build().into();
             for job in inbox {
                 let answer = request(&agent, &base, job.method, &job.path, job.body);
                 // The caller waits for it, unless it has panicked meanwhile.
@@ -144,6 +197,18 @@ impl Api {
         self.call(Method::DELETE, path, b"")
             .unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
     }
+}
+
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let items = parse_pem(pem).filter_map(Result::ok);
+    items
+        .filter_map(|item| {
+            let PemItem::Certificate(certificate) = item else {
+                return None;
+            };
+            Some(certificate)
+        })
+        .collect()
 }
 
 fn request(

@@ -24,6 +24,8 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Plan {
     /// The configuration file.
     pub config: PathBuf,
+    /// Folder in which each Kamailio makes one for its sockets.
+    pub folder: PathBuf,
     /// Folder that holds `locus.so`.
     pub module: PathBuf,
     /// `-A` definitions.
@@ -62,6 +64,10 @@ impl Plan {
         ];
         Self {
             config: root().join("kamailio-module/doc/kamailio.cfg"),
+            folder: socket
+                .parent()
+                .expect("the agent's socket lies in a folder")
+                .to_owned(),
             module: products(),
             defines,
             memory_mib: None,
@@ -98,7 +104,7 @@ impl Kamailio {
 
     /// Starts Kamailio without waiting for anything.
     pub fn launch(lab: &Lab, name: &str, namespace: &Namespace, plan: &Plan) -> Self {
-        let folder = lab.mount_point(name);
+        let folder = plan.folder.join(name);
         std::fs::create_dir_all(&folder).expect("/run can be written by root");
         let mut command = namespace.command("kamailio");
         command.args(["-DD", "-E", "-f"]).arg(&plan.config);
@@ -116,7 +122,7 @@ impl Kamailio {
             command.args(["-A", define]);
         }
         command.envs(plan.environment.iter().map(|(name, value)| (name, value)));
-        let process = Process::spawn(name, command, lab.folder());
+        let process = namespace.spawn(name, command, lab.folder());
         Self {
             process,
             folder,

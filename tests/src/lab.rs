@@ -4,19 +4,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::authority::Authority;
+use crate::board::Board;
 use crate::netns::{self, Namespace, Network};
 use crate::{mount, process, wait};
 
-/// The hosts of every lab and the last byte of their address in 10.77.0.0/24.
-const HOSTS: &[(&str, u8)] = &[
-    ("locsvc", 10),
-    ("n1", 11),
-    ("n2", 12),
-    ("caller", 21),
-    ("callee", 22),
-];
+/// The hosts of every lab beside its nodes, and the last byte of their address in 10.77.0.0/24.
+const HOSTS: &[(&str, u8)] = &[("locsvc", 10), ("caller", 21), ("callee", 22)];
+/// Nodes of a lab for calls; their addresses end in 11 and 12, those of further nodes in 103, 104, …
+const NODES: u8 = 2;
+const NODE_BYTE: u8 = 10;
+const FURTHER_NODE_BYTE: u8 = 100;
 /// Programs from Debian packages, and the package that brings each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("kamailio", "kamailio"),
@@ -24,6 +24,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("nft", "nftables"),
 ];
 /// Products of `make build`.
 const PRODUCTS: &[&str] = &["locsvc", "locus-agent", "locusctl", "locus.so"];
@@ -40,6 +42,7 @@ pub struct Lab {
     folder: PathBuf,
     mounts: PathBuf,
     network: Option<Network>,
+    authority: OnceLock<Authority>,
     failed: bool,
     _one: MutexGuard<'static, ()>,
 }
@@ -50,6 +53,14 @@ impl Lab {
     /// # Panics
     /// When it cannot run and `LOCUS_REQUIRE_LAB=1` is set, or when building the network fails.
     pub fn start(name: &str) -> Option<Self> {
+        Self::with_nodes(name, NODES)
+    }
+
+    /// As [`Lab::start`], with hosts n1 to n`nodes` for nodes.
+    ///
+    /// # Panics
+    /// As [`Lab::start`].
+    pub fn with_nodes(name: &str, nodes: u8) -> Option<Self> {
         if let Err(missing) = needs() {
             let required = std::env::var_os("LOCUS_REQUIRE_LAB").is_some_and(|value| value == "1");
             assert!(
@@ -70,12 +81,22 @@ impl Lab {
         fs::create_dir_all(&folder).expect("the run folder can be made");
         let mounts = Path::new(MOUNTS).join(pid.to_string());
         fs::create_dir_all(&mounts).expect("/run can be written by root");
-        let network = Some(Network::build(HOSTS));
+        let others = HOSTS.iter().map(|(host, last)| ((*host).to_owned(), *last));
+        let nodes = (1..=nodes).map(|number| {
+            let base = if number <= NODES {
+                NODE_BYTE
+            } else {
+                FURTHER_NODE_BYTE
+            };
+            (format!("n{number}"), base + number)
+        });
+        let network = Some(Network::build(&others.chain(nodes).collect::<Vec<_>>()));
         Some(Self {
             name: name.to_owned(),
             folder,
             mounts,
             network,
+            authority: OnceLock::new(),
             failed: false,
             _one: one,
         })
@@ -109,6 +130,29 @@ impl Lab {
     /// A short path for mounts and sockets of this lab.
     pub fn mount_point(&self, what: &str) -> PathBuf {
         self.mounts.join(what)
+    }
+
+    /// The certificate authority of the lab's cluster, made when it is first asked for.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn authority(&self) -> &Authority {
+        self.authority.get_or_init(|| Authority::init(&self.folder))
+    }
+
+    /// Makes a board of `host`: processes started there from now on see, of all that the lab has made, what
+    /// belongs to `host` and the folders `shared`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn board(&self, host: &str, shared: &[PathBuf]) -> Namespace {
+        let own = self.mounts.join(host);
+        fs::create_dir_all(&own).expect("/run can be written by root");
+        let mut kept = vec![own, self.subfolder(host)];
+        kept.extend_from_slice(shared);
+        let emptied = [PathBuf::from(MOUNTS), self.folder.clone()];
+        let namespace = self.host(host);
+        namespace.with_board(Board::start(namespace, &kept, &emptied, &self.folder))
     }
 
     /// Prints one line of the story that a test tells.
@@ -160,6 +204,12 @@ pub fn scenario(scenario: &str, file: &str) -> PathBuf {
 /// Where `make build` puts the binaries and `locus.so`.
 pub fn products() -> PathBuf {
     std::env::var_os("LOCUS_PRODUCTS").map_or_else(|| root().join("target/release"), PathBuf::from)
+}
+
+/// Where `make build-v2` puts the daemons that speak the next version of the wire.
+pub fn products_v2() -> PathBuf {
+    std::env::var_os("LOCUS_PRODUCTS_V2")
+        .map_or_else(|| root().join("target/v2/debug"), PathBuf::from)
 }
 
 /// What this machine lacks to run a lab.

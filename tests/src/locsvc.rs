@@ -1,7 +1,8 @@
 //! One `locsvc` of the lab: its configuration, its process, its API.
 //! Knows levels and nodes as the API shows them, not how they are kept.
 
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -16,40 +17,125 @@ use crate::wait;
 
 /// Where the API listens inside the namespace.
 const API: &str = "127.0.0.1:8800";
+/// Its port, also where it listens beyond loopback.
+const API_PORT: u16 = 8800;
+/// The port to which nodes connect.
+const NODES_PORT: u16 = 5800;
+/// The group of the lab in IPv4.
+pub const GROUP: Ipv4Addr = Ipv4Addr::new(239, 192, 77, 1);
+/// The group of the lab in IPv6.
+pub const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x77, 1);
+/// The port of the group.
+pub const GROUP_PORT: u16 = 5801;
 /// A start replays the log; the lab's logs are small.
 const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Dozens of nodes that reload on a small machine, and their next status, which comes each second.
+const EQUAL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The location service.
 #[derive(Debug)]
 pub struct Locsvc {
+    process: Option<Process>,
     namespace: Namespace,
+    program: PathBuf,
     logs: PathBuf,
     data: PathBuf,
     config: PathBuf,
     settings: Settings,
+    identity: PathBuf,
+    /// The operator's folder for an API beyond loopback.
+    operator: Option<PathBuf>,
     api: Api,
-    process: Option<Process>,
 }
 
 impl Locsvc {
-    /// Prepares the service with the settings of scenario `cluster`; nothing runs yet.
+    /// Prepares the service with the settings of scenario `cluster` and an identity of the lab's authority;
+    /// nothing runs yet.
+    ///
+    /// # Panics
+    /// When the identity or a folder cannot be made.
     pub fn new(lab: &Lab) -> Self {
         let namespace = lab.host("locsvc").clone();
         let home = lab.subfolder("locsvc");
-        let data = home.join("data");
+        let (data, identity) = (home.join("data"), home.join("identity"));
+        let host = namespace.address().to_string();
+        lab.authority().locsvc("m1", &host, &identity);
         let mut settings = Settings::read(&scenario("cluster", "locsvc.toml"));
         settings.set_path("data", &data);
+        settings.set_path("identity", &identity);
         let api = Api::new(&namespace, API);
         let (logs, config) = (lab.folder().to_owned(), home.join("locsvc.toml"));
         Self {
+            process: None,
             namespace,
+            program: products().join("locsvc"),
             logs,
             data,
             config,
             settings,
+            identity,
+            operator: None,
             api,
-            process: None,
         }
+    }
+
+    /// Lets the API listen beyond loopback from the next start on; the lab then comes as the operator whose
+    /// identity folder is `operator`.
+    pub fn open_api(&mut self, operator: &Path) {
+        let address = SocketAddr::from((self.namespace.address(), API_PORT));
+        self.settings.set_text("api.listen", &address.to_string());
+        self.operator = Some(operator.to_owned());
+        self.api = self.another_api();
+    }
+
+    /// Where nodes connect that are in `group`.
+    pub fn listen(&self, group: IpAddr) -> SocketAddr {
+        let address = match group {
+            IpAddr::V4(_) => self.namespace.address().into(),
+            IpAddr::V6(_) => self.namespace.address6().into(),
+        };
+        SocketAddr::new(address, NODES_PORT)
+    }
+
+    /// The URL of the API.
+    pub fn url(&self) -> String {
+        match self.operator {
+            Some(_) => format!("https://{}:{API_PORT}", self.namespace.address()),
+            None => format!("http://{API}"),
+        }
+    }
+
+    /// Sets a group for the next start, at [`GROUP`] or [`GROUP6`], and the transport. Nodes connect by
+    /// the group's kind of address.
+    pub fn use_group(&mut self, group: impl Into<IpAddr>, transport: &str) {
+        let group = group.into();
+        self.settings
+            .set_text("distribution.listen", &self.listen(group).to_string());
+        let group = SocketAddr::new(group, GROUP_PORT).to_string();
+        self.settings
+            .set_text("distribution.multicast.group", &group);
+        self.settings.set_text("distribution.transport", transport);
+    }
+
+    /// Lets the service run on a board from its next start on; see [`Lab::board`].
+    pub fn move_to(&mut self, board: Namespace) {
+        self.namespace = board;
+    }
+
+    /// Starts another program from now on, such as one of another version.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
+    /// Its identity folder.
+    pub fn identity(&self) -> &Path {
+        &self.identity
+    }
+
+    /// Where it runs.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The settings of the next start.
@@ -58,7 +144,7 @@ impl Locsvc {
     }
 
     /// The folder that holds log and state.
-    pub fn data(&self) -> &std::path::Path {
+    pub fn data(&self) -> &Path {
         &self.data
     }
 
@@ -75,7 +161,10 @@ impl Locsvc {
 
     /// A client of its own, for use beside the first one.
     pub fn another_api(&self) -> Api {
-        Api::new(&self.namespace, API)
+        match &self.operator {
+            Some(operator) => Api::secure(&self.namespace, &self.url(), operator),
+            None => Api::new(&self.namespace, API),
+        }
     }
 
     /// Starts the service and waits until its API answers.
@@ -102,18 +191,18 @@ impl Locsvc {
         assert!(self.process.is_none(), "locsvc runs already");
         self.settings.write(&self.config);
         let command = self.command(&["--config".as_ref(), self.config.as_os_str()]);
-        self.process = Some(Process::spawn("locsvc", command, &self.logs));
+        self.process = Some(self.namespace.spawn("locsvc", command, &self.logs));
     }
 
     /// A command line of the service with other arguments, inside its namespace.
     pub fn command(&self, arguments: &[&std::ffi::OsStr]) -> Command {
-        let mut command = self.namespace.command(products().join("locsvc"));
+        let mut command = self.namespace.command(&self.program);
         command.args(arguments);
         command
     }
 
     /// The configuration file of the last start.
-    pub fn config(&self) -> &std::path::Path {
+    pub fn config(&self) -> &Path {
         &self.config
     }
 
@@ -168,6 +257,61 @@ impl Locsvc {
             .unwrap_or_default()
     }
 
+    /// What the service knows of node `name`, `Null` when it has never heard of it.
+    #[track_caller]
+    pub fn node(&self, name: &str) -> Value {
+        let mut nodes = self.nodes().into_iter();
+        nodes
+            .find(|node| node["name"] == name)
+            .unwrap_or(Value::Null)
+    }
+
+    /// Waits until the roster says that node `name` goes by `path`, and returns its line.
+    ///
+    /// # Panics
+    /// When it does not within `deadline`.
+    #[track_caller]
+    pub fn wait_path(&self, name: &str, path: &str, deadline: Duration) -> Value {
+        wait::value(&format!("{name} to go by {path}"), deadline, || {
+            let node = self.node(name);
+            (node["connected"] == true && node["path"] == path).then_some(node)
+        })
+    }
+
+    /// Waits until the nodes `names` are coherent at the service's level with its root, and returns the
+    /// level. Nothing may change meanwhile.
+    ///
+    /// # Panics
+    /// When it does not happen in time.
+    #[track_caller]
+    pub fn wait_equal(&self, names: &[&str]) -> u64 {
+        let stands = |answer: &Value, name: &str| {
+            let nodes = answer["nodes"].as_array().into_iter().flatten();
+            nodes.into_iter().any(|node| {
+                node["name"] == name
+                    && node["connected"] == true
+                    && node["state"] == "coherent"
+                    && node["level"] == answer["level"]
+                    && node["root"] == answer["root"]
+            })
+        };
+        let what = format!(
+            "{} to be coherent at locsvc's level and root",
+            names.join(", ")
+        );
+        wait::value(&what, EQUAL_DEADLINE, || {
+            let answer = self.api.get("/v1/nodes").json();
+            let all = names.iter().all(|name| stands(&answer, name));
+            all.then(|| answer["level"].as_u64()).flatten()
+        })
+    }
+
+    /// Its log so far, of all its lives.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.logs.join("locsvc.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Provisions addresses-of-record `first..first + count`, one permanent contact each, in batches, and
     /// returns the level created. `port` is part of the contact, so that a second round changes all.
     ///
@@ -205,6 +349,16 @@ impl Locsvc {
 /// The address-of-record of provisioned subscriber `n`.
 pub fn provisioned_aor(n: usize) -> String {
     format!("sip:p{n:05}@{}", crate::sip::DOMAIN)
+}
+
+/// The number at `pointer` (RFC 6901) in a node's line of the roster.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn count(node: &Value, pointer: &str) -> u64 {
+    let number = node.pointer(pointer).and_then(Value::as_u64);
+    number.unwrap_or_else(|| panic!("{pointer} in {node}"))
 }
 
 fn level_of(api: &Api) -> Option<u64> {

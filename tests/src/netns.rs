@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,13 +13,17 @@ use std::thread;
 use rustix::process::{Pid, Signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::board::Board;
+use crate::process::Process;
+
 const PREFIX: &str = "lo-";
 
 /// One host of the lab: a network namespace with `lo` and, towards the bridge, `e0`.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     name: String,
-    address: Ipv4Addr,
+    last: u8,
+    board: Option<Board>,
 }
 
 impl Namespace {
@@ -30,10 +34,23 @@ impl Namespace {
 
     /// The host's address on the lab's network.
     pub fn address(&self) -> Ipv4Addr {
-        self.address
+        Ipv4Addr::new(10, 77, 0, self.last)
     }
 
-    fn path(&self) -> PathBuf {
+    /// The host's other address on the lab's network.
+    pub fn address6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, self.last.into())
+    }
+
+    /// The same host as a board: what it starts from now on has mounts and processes of its own.
+    pub(crate) fn with_board(&self, board: Board) -> Self {
+        Self {
+            board: Some(board),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 
@@ -60,11 +77,33 @@ impl Namespace {
     /// A command that will run inside the namespace, keeps its pid through the wrappers, and is asked
     /// to stop when the lab's process dies without cleaning up.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        if let Some(board) = &self.board {
+            return board.command(&self.path(), program.as_ref());
+        }
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "nsenter"]);
         command.arg(format!("--net={}", self.path().display()));
         command.arg("--").arg(program.as_ref());
         command
+    }
+
+    /// Runs lines of `ip` in the namespace.
+    ///
+    /// # Panics
+    /// When one is refused.
+    pub fn ip(&self, lines: &str) {
+        batch(Some(&self.name), lines);
+    }
+
+    /// Starts a command of [`Namespace::command`] as process `name`, whose log lies in `folder`.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn spawn(&self, name: &str, command: Command, folder: &Path) -> Process {
+        match &self.board {
+            Some(board) => board.spawn(name, command, folder),
+            None => Process::spawn(name, command, folder),
+        }
     }
 }
 
@@ -76,27 +115,30 @@ pub struct Network {
 }
 
 impl Network {
-    /// Builds `hosts` (name, last byte of 10.77.0.x), one batch for each namespace.
-    pub fn build(hosts: &[(&str, u8)]) -> Self {
+    /// Builds `hosts` (name, last byte of 10.77.0.x), one batch for each namespace. The bridge brings
+    /// every multicast datagram to every host.
+    pub fn build(hosts: &[(String, u8)]) -> Self {
         let own = format!("{PREFIX}{}-", std::process::id());
         let network = Self {
             bridge: format!("{own}bridge"),
             hosts: hosts
                 .iter()
                 .map(|(host, last)| {
-                    let address = Ipv4Addr::new(10, 77, 0, *last);
                     (
-                        (*host).to_owned(),
+                        host.clone(),
                         Namespace {
                             name: format!("{own}{host}"),
-                            address,
+                            last: *last,
+                            board: None,
                         },
                     )
                 })
                 .collect(),
         };
         let mut add = format!("netns add {}\n", network.bridge);
-        let mut wire = String::from("link add br0 type bridge forward_delay 0\nlink set br0 up\n");
+        let mut wire = String::from(
+            "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n",
+        );
         for (host, namespace) in &network.hosts {
             add += &format!("netns add {}\n", namespace.name);
             wire += &format!(
@@ -108,8 +150,12 @@ impl Network {
         batch(None, &add);
         batch(Some(&network.bridge), &wire);
         for (_, namespace) in &network.hosts {
-            let address = namespace.address;
-            let up = format!("link set lo up\naddr add {address}/24 dev e0\nlink set e0 up\n");
+            // Without `nodad` the IPv6 address could not be used for two seconds.
+            let up = format!(
+                "link set lo up\naddr add {}/24 dev e0\naddr add {}/64 dev e0 nodad\nlink set e0 up\n",
+                namespace.address(),
+                namespace.address6()
+            );
             batch(Some(&namespace.name), &up);
         }
         network
@@ -129,6 +175,18 @@ impl Network {
     /// Cuts the cable of `host`: packets vanish, connections stay open.
     pub fn cut(&self, host: &str) {
         batch(Some(&self.bridge), &format!("link set p-{host} nomaster\n"));
+    }
+
+    /// Makes the bridge a switch as it is met in the field: it snoops, and its querier asks so seldom that
+    /// it forgets every member 4 s after a query.
+    pub fn forget_members(&self) {
+        let settings = "mcast_snooping 1 mcast_querier 1 mcast_membership_interval 400 \
+                        mcast_query_interval 100000 mcast_query_response_interval 100 \
+                        mcast_startup_query_count 2 mcast_startup_query_interval 100";
+        batch(
+            Some(&self.bridge),
+            &format!("addr add 10.77.0.1/24 dev br0\nlink set br0 type bridge {settings}\n"),
+        );
     }
 
     /// Plugs the cable of `host` in again.

@@ -1,37 +1,26 @@
-//! One node of the lab: its table folder on a file system of its own, its agent, its Kamailio.
+//! One node of the lab: its agent and its Kamailio.
 //! Knows how to start, stop and break them, not what they say to each other.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::agent::Agent;
 use crate::kamailio::{Kamailio, Plan};
-use crate::lab::{Lab, products, scenario};
+use crate::lab::Lab;
 use crate::mount::Tmpfs;
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::settings::Settings;
 use crate::sip::{PROXY_PORT, REDIRECT_PORT};
 use crate::view::View;
-use crate::wait;
 
-/// Opening the table and reaching locsvc.
-const START_DEADLINE: Duration = Duration::from_secs(20);
-
-/// A node. Its processes stop with it.
+/// A node. Its processes stop with it, Kamailio first.
 #[derive(Debug)]
 pub struct Node {
-    name: String,
-    namespace: Namespace,
     kamailio: Option<Kamailio>,
-    agent: Option<Process>,
     plan: Plan,
-    settings: Settings,
-    environment: Vec<(String, String)>,
-    config: PathBuf,
-    socket: PathBuf,
-    logs: PathBuf,
-    table: Tmpfs,
+    agent: Agent,
 }
 
 impl Node {
@@ -42,38 +31,40 @@ impl Node {
 
     /// As [`Node::new`], with mount options of its own for the table's tmpfs.
     pub fn with_table(lab: &Lab, name: &str, credentials: &Path, options: &str) -> Self {
-        let namespace = lab.host(name).clone();
-        let table = Tmpfs::mount(&lab.mount_point(&format!("{name}-table")), options);
-        let socket = lab.mount_point(&format!("{name}.sock"));
-        let mut settings = Settings::read(&scenario("cluster", &format!("agent-{name}.toml")));
-        settings.set_path("folder", table.path());
-        settings.set_path("socket", &socket);
-        settings.set_path("snapshots", &lab.subfolder(name).join("snapshots"));
+        let agent = Agent::new(lab, name, options);
         let peer = lab.host(if name == "n1" { "n2" } else { "n1" }).address();
-        let plan = Plan::example(&namespace, table.path(), &socket, credentials, peer);
+        let plan = Plan::example(
+            agent.namespace(),
+            agent.table().path(),
+            agent.socket(),
+            credentials,
+            peer,
+        );
         Self {
-            name: name.to_owned(),
-            namespace,
             kamailio: None,
-            agent: None,
             plan,
-            settings,
-            environment: Vec::new(),
-            config: lab.subfolder(name).join("agent.toml"),
-            socket,
-            logs: lab.folder().to_owned(),
-            table,
+            agent,
         }
+    }
+
+    /// Lets agent and Kamailio run on a board from their next start on; see [`Lab::board`].
+    pub fn move_to(&mut self, board: Namespace) {
+        self.agent.move_to(board);
     }
 
     /// The node's name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.agent.name()
+    }
+
+    /// Where it runs.
+    pub fn namespace(&self) -> &Namespace {
+        self.agent.namespace()
     }
 
     /// The node's address.
     pub fn address(&self) -> Ipv4Addr {
-        self.namespace.address()
+        self.agent.address()
     }
 
     /// The proxy role.
@@ -88,17 +79,17 @@ impl Node {
 
     /// The file system of the table.
     pub fn table(&self) -> &Tmpfs {
-        &self.table
+        self.agent.table()
     }
 
     /// The agent's socket for registrations.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        self.agent.socket()
     }
 
     /// The settings of the agent's next start.
     pub fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
+        self.agent.settings()
     }
 
     /// How Kamailio starts next.
@@ -108,7 +99,7 @@ impl Node {
 
     /// Sets environment variables for the next start of agent and Kamailio.
     pub fn set_environment(&mut self, environment: &[(String, String)]) {
-        environment.clone_into(&mut self.environment);
+        self.agent.set_environment(environment);
         environment.clone_into(&mut self.plan.environment);
     }
 
@@ -118,17 +109,7 @@ impl Node {
     /// When it does not, or runs already.
     #[track_caller]
     pub fn start_agent(&mut self) {
-        self.launch_agent();
-        let what = format!("{}'s agent to open its table", self.name);
-        wait::until(&what, START_DEADLINE, || {
-            let ended = self.agent.as_mut().and_then(Process::ended);
-            assert!(
-                ended.is_none(),
-                "{}'s agent ended while starting: {ended:?}",
-                self.name
-            );
-            View::try_open(self.table.path()).is_some()
-        });
+        self.agent.start();
     }
 
     /// Starts the agent without waiting for anything.
@@ -137,38 +118,47 @@ impl Node {
     /// When it runs already.
     #[track_caller]
     pub fn launch_agent(&mut self) {
-        assert!(self.agent.is_none(), "{}'s agent runs already", self.name);
-        self.settings.write(&self.config);
-        let mut command = self.namespace.command(products().join("locus-agent"));
-        command.arg("--config").arg(&self.config);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        self.agent = Some(Process::spawn(
-            &format!("{}-agent", self.name),
-            command,
-            &self.logs,
-        ));
+        self.agent.launch();
     }
 
-    /// The running agent.
+    /// The running agent's process.
     ///
     /// # Panics
     /// When it is stopped.
     #[track_caller]
     pub fn agent(&mut self) -> &mut Process {
-        self.agent.as_mut().expect("the agent runs")
+        self.agent.process()
+    }
+
+    /// Starts another agent from now on, such as one of another version.
+    pub fn set_agent_program(&mut self, program: PathBuf) {
+        self.agent.set_program(program);
+    }
+
+    /// Forgets an agent that has ended by itself.
+    ///
+    /// # Panics
+    /// When it runs.
+    #[track_caller]
+    pub fn forget_agent(&mut self) {
+        self.agent.forget();
+    }
+
+    /// The agent's log so far, of all its lives.
+    pub fn agent_log(&self) -> String {
+        self.agent.log()
     }
 
     /// Stops the agent in good order.
     #[track_caller]
     pub fn stop_agent(&mut self) {
-        let status = self.agent.take().expect("the agent runs").stop();
-        assert!(status.success(), "{}'s agent left with {status}", self.name);
+        self.agent.stop();
     }
 
     /// Ends the agent as `kill -9` does.
     #[track_caller]
     pub fn kill_agent(&mut self) {
-        self.agent.take().expect("the agent runs").kill();
+        self.agent.kill();
     }
 
     /// Starts Kamailio and waits until it answers.
@@ -177,8 +167,13 @@ impl Node {
     /// When it does not.
     #[track_caller]
     pub fn start_kamailio(&mut self, lab: &Lab) {
-        let name = format!("{}-kamailio", self.name);
-        self.kamailio = Some(Kamailio::start(lab, &name, &self.namespace, &self.plan));
+        let name = format!("{}-kamailio", self.name());
+        self.kamailio = Some(Kamailio::start(
+            lab,
+            &name,
+            self.agent.namespace(),
+            &self.plan,
+        ));
     }
 
     /// The running Kamailio.
@@ -205,11 +200,11 @@ impl Node {
     #[track_caller]
     pub fn lose_memory(&self) {
         assert!(
-            self.agent.is_none() && self.kamailio.is_none(),
+            !self.agent.runs() && self.kamailio.is_none(),
             "nothing runs on {} during its reboot",
-            self.name
+            self.name()
         );
-        self.table.renew();
+        self.agent.table().renew();
     }
 
     /// Stops Kamailio in good order.
@@ -224,8 +219,7 @@ impl Node {
     /// When there is no table.
     #[track_caller]
     pub fn view(&self) -> View {
-        View::try_open(self.table.path())
-            .unwrap_or_else(|| panic!("{} has no readable table", self.name))
+        self.agent.view()
     }
 
     /// Waits until a reader of the node's table sees `level` or more.
@@ -234,10 +228,6 @@ impl Node {
     /// When it does not within `deadline`.
     #[track_caller]
     pub fn wait_level(&self, level: u64, deadline: Duration) {
-        wait::until(
-            &format!("{} to reach level {level}", self.name),
-            deadline,
-            || View::try_open(self.table.path()).is_some_and(|mut view| view.level() >= level),
-        );
+        self.agent.wait_level(level, deadline);
     }
 }

@@ -22,9 +22,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("locus-table", &["locus-proto"]),
     ("locus-plugin", &["locus-proto", "locus-table"]),
     ("locus-distribution", &["locus-proto"]),
+    ("locus-identity", &["locus-proto"]),
     (
         "locus-agent",
-        &["locus-proto", "locus-table", "locus-distribution"],
+        &[
+            "locus-proto",
+            "locus-table",
+            "locus-distribution",
+            "locus-identity",
+        ],
     ),
     (
         "locus-kamailio",
@@ -32,9 +38,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "locsvc",
-        &["locus-proto", "locus-table", "locus-distribution"],
+        &[
+            "locus-proto",
+            "locus-table",
+            "locus-distribution",
+            "locus-identity",
+        ],
     ),
-    ("locusctl", &["locus-proto"]),
+    ("locusctl", &["locus-proto", "locus-identity"]),
     // The lab and the benches may use all.
     ("locus-lab", EVERYTHING),
     ("locus-bench", EVERYTHING),
@@ -49,6 +60,7 @@ const EVERYTHING: &[&str] = &[
     "locus-table",
     "locus-plugin",
     "locus-distribution",
+    "locus-identity",
     "locus-agent",
     "locus-kamailio",
     "locsvc",
@@ -62,6 +74,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "plugin",
     "plugin/table",
     "distribution",
+    "identity",
     "locsvc",
     "ctl",
     "tests",
@@ -119,6 +132,7 @@ const NOT_IN_THE_MODULE: &[&str] = &[
     "polling",
     "quinn*",
     "rayon*",
+    "rcgen",
     "reqwest",
     "ring",
     "rsa",

@@ -286,7 +286,10 @@ fn bytes_that_are_no_frames_reach_locsvc() {
     let Some(lab) = Lab::start("frames_locsvc") else {
         return;
     };
-    let cluster = Cluster::started(lab, 1);
+    let mut cluster = Cluster::prepare(lab, 1);
+    // What TLS refuses before it comes this far stands in `identity`.
+    cluster.set_insecure();
+    cluster.start();
     let level = cluster.locsvc.provision(0, 10, 7_100, |_| {});
     cluster.wait_visible(level);
     let stranger = cluster.lab.host("caller");
@@ -349,7 +352,10 @@ fn bytes_that_are_no_frames_reach_an_agent() {
     let Some(lab) = Lab::start("frames_agent") else {
         return;
     };
-    let mut cluster = Cluster::started(lab, 1);
+    let mut cluster = Cluster::prepare(lab, 1);
+    // What TLS refuses before it comes this far stands in `identity`.
+    cluster.set_insecure();
+    cluster.start();
     let level = cluster.locsvc.provision(0, 10, 7_100, |_| {});
     cluster.wait_visible(level);
     cluster.n2.stop_agent();

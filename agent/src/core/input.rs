@@ -8,12 +8,28 @@ use locus_distribution::{Failure, Mended, Recalled, ReceiverConfig, Standing};
 use locus_proto::v1::SnapshotBegin;
 use locus_proto::{
     AddressOfRecord, AorRecord, Change, Frame, Message, Position, Registration, Root, TableHealth,
+    WireVersion,
 };
 use serde::{Deserialize, Serialize};
+
+use super::Address;
 
 /// Number of a connection to a master, or of the attempt at one; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Connection(pub u64);
+
+/// Number of a membership in the master's group; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Membership(pub u64);
+
+/// Both ends of a connection over the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// This node's.
+    pub local: SocketAddr,
+    /// The master's.
+    pub remote: SocketAddr,
+}
 
 /// Where a worker waits for the answer to its registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +45,8 @@ pub enum Client {
 pub struct Start {
     /// Who this node is.
     pub node: ReceiverConfig,
-    /// Addresses of locsvc, at least one.
-    pub masters: Vec<SocketAddr>,
+    /// Ways to a master, the best first, at least one.
+    pub masters: Vec<Address>,
     /// Longest wait for the master's answer to a registration.
     pub save_timeout: Duration,
     /// Longest grace of a binding while the master is out of reach.
@@ -50,6 +66,8 @@ pub enum Input {
     Connected {
         /// Which.
         connection: Connection,
+        /// Its ends; `None` over a bus.
+        ends: Option<Ends>,
     },
     /// A message of the master.
     Received {
@@ -63,6 +81,29 @@ pub enum Input {
         /// Which.
         connection: Connection,
         /// Why, for people.
+        reason: String,
+    },
+    /// Answer to [`Order::Probe`].
+    Probed {
+        /// Number of the order.
+        probe: u64,
+        /// The first of its ways that is open.
+        open: Option<Address>,
+    },
+    /// What came for the group, in the order in which it came.
+    Datagrams {
+        /// By which membership.
+        membership: Membership,
+        /// As they are on the wire.
+        datagrams: Vec<Vec<u8>>,
+        /// How many more were none of the master's, since the last such input.
+        refused: u64,
+    },
+    /// The group asked for cannot be joined, or is no longer heard for a cause in this machine.
+    GroupFailed {
+        /// Which membership.
+        membership: Membership,
+        /// Why, and what to change.
         reason: String,
     },
     /// A worker hands in a registration.
@@ -89,8 +130,10 @@ pub enum Input {
         /// Which.
         partition: u16,
     },
-    /// Messages of the master wait, since the table cannot take them yet.
+    /// What the master sends waits, since the table cannot take it yet.
     Held,
+    /// The table takes it again.
+    Released,
     /// What is known of the table's memory has changed.
     Health(TableHealth),
     /// Answer to [`Order::Find`].
@@ -112,13 +155,37 @@ pub enum Order {
         /// Number of the attempt.
         connection: Connection,
         /// Where to.
-        master: SocketAddr,
+        master: Address,
+    },
+    /// See which of these ways is open: connect, with all that proves who is there, and go. Answered by
+    /// [`Input::Probed`], sometime.
+    Probe {
+        /// Number of the order.
+        probe: u64,
+        /// The ways, the best first.
+        addresses: Vec<Address>,
     },
     /// Close the connection; no answer is needed.
     Disconnect {
         /// Which.
         connection: Connection,
     },
+    /// Join the master's group in place of any other, and hand in what comes for it; a failure is answered by
+    /// [`Input::GroupFailed`].
+    JoinGroup {
+        /// Number of the membership.
+        membership: Membership,
+        /// The group.
+        group: SocketAddr,
+        /// Where the node is, as the connection says.
+        local: SocketAddr,
+        /// Where the master takes what the node has to say; nobody else speaks in the group.
+        master: SocketAddr,
+    },
+    /// Leave the group and join it again, so that the network learns of it anew.
+    RejoinGroup,
+    /// Leave the group.
+    LeaveGroup,
     /// Apply a frame to the table; answered by [`Input::Applied`].
     Apply {
         /// The frame.
@@ -180,8 +247,17 @@ pub enum Transmit {
     Master {
         /// Over which connection.
         connection: Connection,
+        /// In which version of the wire.
+        version: WireVersion,
         /// The message.
         message: Message,
+    },
+    /// To the master, beside the connection: a datagram.
+    Group {
+        /// By which membership.
+        membership: Membership,
+        /// As it is on the wire.
+        datagram: Vec<u8>,
     },
     /// To a worker.
     Client {

@@ -1,7 +1,9 @@
 //! The core's transitions: connecting, following, registrations with and without a master.
 
 mod audit;
+mod paths;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use locus_distribution::{Failure, Recalled, ReceiverConfig, SILENCE_MAX, Standing};
@@ -9,7 +11,7 @@ use locus_proto::v1::{Heartbeat, Plan, Rejection, SnapshotBegin, SnapshotEnd, We
 use locus_proto::{
     AorRecord, Asked, Binding, BootId, Change, ChangeOp, ContactChange, Epoch, EpochId, Frame,
     FrameHeader, FrameKind, Key, Lineage, MasterTime, NodeId, Owner, Registration, ReloadReason,
-    Root,
+    Root, Transport,
 };
 
 use super::*;
@@ -33,6 +35,15 @@ fn standing(level: u64) -> Standing {
         position: position(level),
         records: level,
     }
+}
+
+const ENDS: Ends = Ends {
+    local: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000),
+    remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+};
+
+fn tcp(port: u16) -> Address {
+    Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
 }
 
 fn client() -> Client {
@@ -120,6 +131,7 @@ struct Bench {
     now: Timestamp,
     orders: Vec<Order>,
     to_master: Vec<Message>,
+    to_group: Vec<Vec<u8>>,
     replies: Vec<(u64, RegistrationReply)>,
     events: Vec<Event>,
 }
@@ -134,11 +146,9 @@ impl Bench {
                 name: "n1".parse().unwrap(),
                 boot: BootId(1),
                 sip: String::new(),
+                transport: Transport::Auto,
             },
-            masters: vec![
-                "127.0.0.1:1".parse().unwrap(),
-                "127.0.0.1:2".parse().unwrap(),
-            ],
+            masters: [1, 2].map(tcp).to_vec(),
             save_timeout: Duration::from_secs(2),
             max_grace: Duration::from_secs(3600),
             standing: Some(standing(5)),
@@ -157,6 +167,7 @@ impl Bench {
             now,
             orders: Vec::new(),
             to_master: Vec::new(),
+            to_group: Vec::new(),
             replies: Vec::new(),
             events: Vec::new(),
         };
@@ -169,11 +180,17 @@ impl Bench {
         let mut bench = Self::new();
         bench.wait(Duration::ZERO);
         let connection = bench.connecting();
-        bench.input(Input::Connected { connection });
+        bench.connected(connection);
         bench.receive(welcome(5));
         bench.receive(heartbeat(5));
         assert_eq!(bench.core.summary().state, NodeState::Coherent);
         bench
+    }
+
+    /// The connection stands, over the network.
+    fn connected(&mut self, connection: Connection) {
+        let ends = Some(ENDS);
+        self.input(Input::Connected { connection, ends });
     }
 
     fn input(&mut self, input: Input) {
@@ -234,6 +251,7 @@ impl Bench {
         while let Some(transmit) = self.core.poll_transmit() {
             match transmit {
                 Transmit::Master { message, .. } => self.to_master.push(message),
+                Transmit::Group { datagram, .. } => self.to_group.push(datagram),
                 Transmit::Client { message, .. } => {
                     let Message::Registered { ticket, reply } = message else {
                         panic!("{message:?}")
@@ -304,6 +322,7 @@ fn greeting(head: u64, plan: Plan) -> Message {
     let mut lineage = Lineage::default();
     lineage.push(EPOCH, Level::ZERO).unwrap();
     Message::Welcome(Welcome {
+        version: WireVersion::V1,
         lineage,
         head: position(head),
         time: MasterTime(MASTER_NOW),
@@ -340,7 +359,7 @@ fn connects_at_once_and_presents_its_table() {
     let mut bench = Bench::new();
     bench.wait(Duration::ZERO);
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     let Some(Message::Hello(hello)) = bench.to_master.first() else {
         panic!("{:?}", bench.to_master)
     };
@@ -365,11 +384,12 @@ fn tries_the_masters_in_turn_with_growing_waits_and_says_each_cause_once() {
         let Some(Order::Connect { connection, master }) = bench.orders.pop() else {
             panic!("{:?}", bench.orders)
         };
-        masters.push(master.port());
+        masters.push(master);
         let reason = "connection refused".to_owned();
         bench.input(Input::Closed { connection, reason });
     }
-    assert_eq!(masters, [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
+    let expected: Vec<_> = [1, 2].map(tcp).into_iter().cycle().take(12).collect();
+    assert_eq!(masters, expected);
     let waits: Vec<_> = at.windows(2).map(|pair| pair[1].since(pair[0])).collect();
     assert!(waits[0] <= Duration::from_millis(200), "{waits:?}");
     assert!(waits[10] >= Duration::from_millis(2500), "{waits:?}");
@@ -421,7 +441,7 @@ fn a_rejection_is_logged_once_however_often_it_comes() {
     for _ in 0..5 {
         bench.wait(Duration::from_secs(6));
         let connection = bench.connecting();
-        bench.input(Input::Connected { connection });
+        bench.connected(connection);
         let reason = "another cluster".to_owned();
         bench.receive(Message::Rejection(Rejection { reason }));
     }
@@ -442,7 +462,7 @@ fn a_masters_words_forge_no_log_line() {
     let mut bench = Bench::new();
     bench.wait(Duration::ZERO);
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     let reason = "no\n2026-11-24T00:00:00Z INFO all is well\u{1b}[31m".to_owned();
     bench.receive(Message::Rejection(Rejection { reason }));
     let said = bench.events.iter().find_map(|event| {
@@ -533,7 +553,7 @@ fn a_level_of_another_connection_confirms_no_answer_that_was_held() {
     assert_eq!(bench.replies, [(1, UNAVAILABLE)]);
     bench.wait(Duration::from_millis(200));
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     bench.receive(welcome(5));
     for level in [5, 6] {
         bench.receive(Message::Frame(frame(level)));
@@ -549,7 +569,7 @@ fn while_a_whole_table_comes_the_old_one_decides_and_no_worker_waits() {
     bench.close();
     bench.wait(Duration::from_millis(200));
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     bench.receive(reload(6));
     for begun in [false, true] {
         if begun {
@@ -672,7 +692,7 @@ fn a_batch_that_finds_no_room_leaves_the_table_and_waits_longer_each_time() {
         }
         attempts.push(bench.now);
         let connection = bench.connecting();
-        bench.input(Input::Connected { connection });
+        bench.connected(connection);
         bench.receive(reload(6));
         bench.receive(begin(6));
         bench.orders.clear();

@@ -20,6 +20,8 @@ const PASS_EVERY: Duration = Duration::from_secs(5);
 /// Inputs of the master that are held back.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
+    /// The core knows of it, and was not told of its end.
+    is_told: bool,
     tell_at: Timestamp,
     pass_at: Timestamp,
     /// Taken from the channel, and not to be passed: it is the next.
@@ -27,6 +29,16 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// Returns what the core gets as soon as the table can take no more, before it gets the table's answer: it
+    /// has changes of the group itself that would follow.
+    pub(super) fn begin(&mut self, now: Timestamp) -> Option<Input> {
+        if std::mem::replace(&mut self.is_told, true) {
+            return None;
+        }
+        self.tell_at = now.plus(TELL_EVERY);
+        Some(Input::Held)
+    }
+
     /// Returns what the core gets now though the table cannot take it; `can_wait`: records may come.
     pub(super) fn pass(
         &mut self,
@@ -35,6 +47,7 @@ impl Hold {
         master: &Receiver<Input>,
     ) -> Option<Input> {
         if now >= self.tell_at {
+            self.is_told = true;
             self.tell_at = now.plus(TELL_EVERY);
             return Some(Input::Held);
         }
@@ -54,8 +67,11 @@ impl Hold {
         None
     }
 
-    /// Returns what comes before all that is in the channel, once the table can take it.
+    /// Returns what comes before all that is in the channel, once the table can take it; call until `None`.
     pub(super) fn release(&mut self) -> Option<Input> {
+        if std::mem::take(&mut self.is_told) {
+            return Some(Input::Released);
+        }
         self.aside.take()
     }
 }
@@ -104,9 +120,25 @@ mod tests {
         assert_eq!(told, 40);
         passed.retain(|input| *input != Input::Held);
         assert_eq!(passed, [part(), part()]);
+        assert_eq!(hold.release(), Some(Input::Released));
         assert_eq!(hold.release(), Some(closed()));
         assert_eq!(hold.release(), None);
         assert_eq!(master.try_recv(), Ok(part()));
+    }
+
+    #[test]
+    fn the_core_is_told_of_its_beginning_once_and_of_its_end_once() {
+        let (_sender, master) = unbounded();
+        let mut hold = Hold::default();
+        let now = Timestamp(7_000_000_000);
+        assert_eq!(hold.release(), None);
+        assert_eq!(hold.begin(now), Some(Input::Held));
+        assert_eq!(hold.begin(now), None);
+        assert_eq!(hold.pass(now, true, &master), None, "it knows");
+        let later = now.plus(TELL_EVERY);
+        assert_eq!(hold.pass(later, true, &master), Some(Input::Held));
+        assert_eq!(hold.release(), Some(Input::Released));
+        assert_eq!(hold.release(), None);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 mod boot;
 mod folder;
 mod hold;
+mod identity;
 mod map;
+mod multicast;
 mod pages;
 mod registrations;
 mod scrub;
@@ -15,6 +17,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -25,9 +28,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 pub use folder::{LockFolderError, MappedFolder, OwnedFolder};
+pub use identity::{EXPIRY_WARNING, IDENTITY_EVERY, IdentityError};
 pub use map::Mapping;
+pub use multicast::{DATAGRAMS_MAX, RECEIVE_BUFFER_BYTES};
 pub use registrations::{BindSocketError, DATAGRAM_BYTES_MAX};
-pub use unicast::{CONNECT_TIMEOUT, OUTGOING_MAX, WRITE_TIMEOUT};
+pub use unicast::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, OUTGOING_MAX, WRITE_TIMEOUT};
 
 pub(crate) use boot::{BootMark, Made};
 use folder::on_tmpfs;
@@ -41,14 +46,16 @@ use crate::core::{Core, Start};
 use crate::event::Event;
 use crate::node::{Node, OpenNodeError};
 use crate::record::Recorder;
+use multicast::Group;
 use registrations::RegistrationSocket;
 use scrub::Scrub;
-use serve::{Agent, Inputs};
+use serve::{Agent, Edges, Inputs};
 use snapshot::Disk;
 use unicast::Links;
 
-/// Most inputs that wait for the core, from the master, and from all others; above it those who bring them
-/// wait. The master's largest message has 512 KiB, so it bounds the memory to 32 MiB.
+/// Most inputs that wait for the core, from the master, from its group, and from all others; above it those who
+/// bring them wait. The master's largest message has 512 KiB, so it bounds the memory to 32 MiB; what comes for
+/// the group, to 6 MiB.
 pub const INPUTS_MAX: usize = 64;
 /// Longest time between two pulses: workers see the agent's life ten times a second.
 pub const PULSE_EVERY: Duration = Duration::from_millis(100);
@@ -70,6 +77,9 @@ pub enum RunError {
     /// The table's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenNodeError),
+    /// This node cannot say who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The socket for registrations cannot be used.
     #[error(transparent)]
     Bind(#[from] BindSocketError),
@@ -102,6 +112,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     if config.insecure {
         Event::Insecure.log();
     }
+    let identity = identity::open(config)?;
     make_folder(&config.folder)?;
     let (mut node, events) = Node::open(config)?;
     for event in events {
@@ -113,6 +124,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let recalled = warm_up(config, &mut node, clock, &signals)?;
     let socket = RegistrationSocket::bind(&config.socket())?;
     let (from_master, master) = bounded(INPUTS_MAX);
+    let (from_group, group) = bounded(INPUTS_MAX);
     let (from_others, others) = bounded(INPUTS_MAX);
     let start = start(config, &node, recalled)?;
     let now = clock.now();
@@ -133,7 +145,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         node: config.node.clone(),
         folder: config.folder.clone(),
         position,
-        masters: config.locsvc.clone(),
+        masters: config.addresses(),
     }
     .log();
     let no_thread = |source| RunError::System {
@@ -145,10 +157,32 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map_err(no_thread)?;
     let scrub = Scrub::start(&config.folder, config.scrub_every(), clock, from_others)
         .map_err(no_thread)?;
+    if let Some(folder) = &identity {
+        identity::watch(Arc::clone(folder), clock).map_err(no_thread)?;
+    }
     let core = Core::new(now, start);
-    let links = Links::new(from_master);
-    let agent = Agent::new(clock, core, node, links, socket, scrub, recorder);
-    agent.serve(Inputs { master, others }, &signals);
+    let edges = Edges {
+        links: Links::new(from_master, identity),
+        group: Group::new(from_group, clock, config.multicast_interface.clone()),
+        socket,
+        scrub,
+    };
+    let agent = Agent::new(clock, core, node, edges, recorder);
+    let inputs = Inputs {
+        master,
+        group,
+        others,
+    };
+    agent.serve(inputs, &signals);
+    Ok(())
+}
+
+/// Says whether the agent could run with this configuration, as far as can be seen without running it.
+///
+/// # Errors
+/// [`RunError`]: this node cannot say who it is.
+pub fn check(config: &Config) -> Result<(), RunError> {
+    identity::open(config)?;
     Ok(())
 }
 
@@ -222,8 +256,9 @@ fn start(config: &Config, node: &Node, recalled: Option<Recalled>) -> Result<Sta
             name: config.node.clone(),
             boot: BootId(random()?),
             sip: config.sip.clone(),
+            transport: config.transport,
         },
-        masters: config.locsvc.clone(),
+        masters: config.addresses(),
         save_timeout: config.save_timeout(),
         max_grace: Duration::from_secs(config.max_grace_s.into()),
         standing: node.standing(),

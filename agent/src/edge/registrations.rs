@@ -173,6 +173,12 @@ fn understand(bytes: &[u8], from: &SocketAddr) -> Result<Input, String> {
             | Message::AuditRefused(_)
             | Message::AuditOrder(_)
             | Message::AuditReport(_)
+            | Message::GroupOffer(_)
+            | Message::GroupKey(_)
+            | Message::GroupHeard(_)
+            | Message::GroupCut(_)
+            | Message::GroupEnd(_)
+            | Message::GroupLeft(_)
             | Message::Registered { .. },
         ) => Err("not a registration".into()),
         Err(error) => Err(error.to_string()),

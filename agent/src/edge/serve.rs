@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, never, select};
 use locus_proto::{TableHealth, Timestamp};
 
 use super::hold::Hold;
+use super::multicast::Group;
 use super::registrations::RegistrationSocket;
 use super::scrub::Scrub;
 use super::unicast::Links;
@@ -26,8 +27,20 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Inputs {
     /// From the connection to the master: held back while the table cannot take it.
     pub master: Receiver<Input>,
+    /// From the master's group: held back with it. A channel of its own, so that whoever floods the group
+    /// does not silence the connection.
+    pub group: Receiver<Input>,
     /// From everybody else.
     pub others: Receiver<Input>,
+}
+
+/// What touches the network and its like.
+#[derive(Debug)]
+pub(super) struct Edges {
+    pub links: Links,
+    pub group: Group,
+    pub socket: RegistrationSocket,
+    pub scrub: Scrub,
 }
 
 /// The core and its edges.
@@ -36,9 +49,7 @@ pub(super) struct Agent {
     clock: Clock,
     core: Core,
     node: Node,
-    links: Links,
-    socket: RegistrationSocket,
-    scrub: Scrub,
+    edges: Edges,
     recorder: Option<Recorder>,
     undelivered: Complaints,
     /// When the next slice of work may begin though inputs wait.
@@ -54,18 +65,14 @@ impl Agent {
         clock: Clock,
         core: Core,
         node: Node,
-        links: Links,
-        socket: RegistrationSocket,
-        scrub: Scrub,
+        edges: Edges,
         recorder: Option<Recorder>,
     ) -> Self {
         Self {
             clock,
             core,
             node,
-            links,
-            socket,
-            scrub,
+            edges,
             recorder,
             undelivered: Complaints::default(),
             slice_at: Timestamp(0),
@@ -81,17 +88,14 @@ impl Agent {
         let mut in_a_row = 0;
         let reason = loop {
             let now = self.clock.now();
-            let passed = if self.node.holds() {
-                self.hold.pass(now, self.node.can_wait(), &inputs.master)
-            } else {
-                self.hold.release()
-            };
-            if let Some(input) = passed {
-                self.feed(input);
-            }
+            self.pass_or_release(now, &inputs.master);
             let holds = self.node.holds();
-            let master = if holds { &nobody } else { &inputs.master };
-            let idle = inputs.others.is_empty() && master.is_empty();
+            let (master, group) = if holds {
+                (&nobody, &nobody)
+            } else {
+                (&inputs.master, &inputs.group)
+            };
+            let idle = inputs.others.is_empty() && master.is_empty() && group.is_empty();
             let due = self.core.poll_timeout().is_some_and(|at| at <= now);
             // What came first is taken first: silence is only what no waiting input breaks.
             if due && (idle || in_a_row >= INPUTS_IN_A_ROW_MAX) {
@@ -116,12 +120,33 @@ impl Agent {
                     in_a_row += 1;
                     self.feed(input);
                 },
+                recv(group) -> input => if let Ok(input) = input {
+                    in_a_row += 1;
+                    self.feed(input);
+                },
                 default(rest) => in_a_row = 0,
             }
         };
         // Whoever waits to hand an input over, waits no longer.
         drop(inputs);
         self.end(reason);
+    }
+
+    /// Lets through what was held back: all of it, or, while the table cannot take it, what may pass.
+    fn pass_or_release(&mut self, now: Timestamp, master: &Receiver<Input>) {
+        if self.node.holds() {
+            let passed = self.hold.pass(now, self.node.can_wait(), master);
+            if let Some(input) = passed {
+                self.feed(input);
+            }
+            return;
+        }
+        while let Some(input) = self.hold.release() {
+            self.feed(input);
+            if self.node.holds() {
+                break;
+            }
+        }
     }
 
     /// Returns how long there is nothing to do by time.
@@ -143,7 +168,7 @@ impl Agent {
                 self.feed(input);
             }
             if self.node.take_suspicion() {
-                self.scrub.suspect();
+                self.edges.scrub.suspect();
             }
             let end = self.clock.now();
             self.slice_at = end.plus(end.since(now));
@@ -156,12 +181,26 @@ impl Agent {
         self.take(input);
         while let Some(order) = self.core.poll_order() {
             let answer = match order {
-                Order::Connect { connection, master } => self.links.connect(connection, master),
+                Order::Connect { connection, master } => {
+                    self.edges.links.connect(connection, master)
+                }
                 Order::Disconnect { connection } => {
-                    self.links.close(connection);
+                    self.edges.links.close(connection);
                     None
                 }
-                Order::Scrub => self.scrub.order(),
+                Order::Probe { probe, addresses } => self.edges.links.probe(probe, addresses),
+                Order::JoinGroup {
+                    membership,
+                    group,
+                    local,
+                    master,
+                } => self.edges.group.join(membership, group, local, master),
+                Order::RejoinGroup => self.edges.group.rejoin(),
+                Order::LeaveGroup => {
+                    self.edges.group.leave();
+                    None
+                }
+                Order::Scrub => self.edges.scrub.order(),
                 Order::Apply { .. }
                 | Order::BeginLoad { .. }
                 | Order::LoadRecords(_)
@@ -173,6 +212,11 @@ impl Agent {
                 | Order::Mend { .. }
                 | Order::Find { .. } => self.node.carry_out(self.clock.now(), order),
             };
+            if self.node.holds()
+                && let Some(held) = self.hold.begin(self.clock.now())
+            {
+                self.take(held);
+            }
             if let Some(answer) = answer {
                 self.take(answer);
             }
@@ -189,10 +233,15 @@ impl Agent {
             match transmit {
                 Transmit::Master {
                     connection,
+                    version,
                     message,
-                } => self.links.send(connection, &message),
+                } => self.edges.links.send(connection, version, &message),
+                Transmit::Group {
+                    membership,
+                    datagram,
+                } => self.edges.group.send(membership, &datagram),
                 Transmit::Client { client, message } => {
-                    if let Err(error) = self.socket.send(&client, &message)
+                    if let Err(error) = self.edges.socket.send(&client, &message)
                         && let Some(count) = self.undelivered.count(now)
                     {
                         let reason = error.to_string();
@@ -217,11 +266,11 @@ impl Agent {
         if now < self.health_at {
             return;
         }
-        let Pages { bytes, huge_bytes } = self.scrub.pages();
+        let Pages { bytes, huge_bytes } = self.edges.scrub.pages();
         let health = TableHealth {
             table_bytes: bytes,
             huge_bytes,
-            scrubs_total: self.scrub.passes(),
+            scrubs_total: self.edges.scrub.passes(),
             doubted_total: self.node.doubted_total(),
             snapshot_level: self.node.snapshot_level(),
             snapshots_failed_total: self.node.snapshots_failed_total(),

@@ -205,7 +205,13 @@ impl<R: OwnRegions<Region: Populate>> Node<R> {
                 let record = self.find(&aor);
                 Some(Input::Found { ticket, record })
             }
-            Order::Connect { .. } | Order::Disconnect { .. } | Order::Scrub => None,
+            Order::Connect { .. }
+            | Order::Disconnect { .. }
+            | Order::Probe { .. }
+            | Order::JoinGroup { .. }
+            | Order::RejoinGroup
+            | Order::LeaveGroup
+            | Order::Scrub => None,
         }
     }
 

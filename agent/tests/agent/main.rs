@@ -5,7 +5,10 @@
 
 mod audit;
 mod faults;
+mod group;
 mod growth;
+mod identity;
+mod paths;
 mod snapshot;
 mod story;
 mod support;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, unbounded};
 use locus_agent::MappedFolder;
+use locus_identity::{Channel, ReadHalf, WriteHalf};
 use locus_proto::v1::{
     AuditAsk, AuditRecords, AuditScope, AuditSums, Heartbeat, Hello, Plan, SnapshotBegin,
     SnapshotEnd, SnapshotPart, Welcome,
@@ -96,19 +98,13 @@ impl Agent {
         master: SocketAddr,
         more: &str,
     ) -> Self {
-        let config = place.path("agent.toml");
-        // Never into the machine's own folder.
-        let snapshots = if more.contains("snapshots") {
-            ""
-        } else {
-            "snapshots = \"\""
-        };
-        let text = format!(
-            "{snapshots}\ncluster = \"{cluster}\"\nnode = \"n1\"\nnode_id = 1\nlocsvc = [\"{master}\"]\nfolder = {folder:?}\n\
-             socket = {:?}\nrecord_bytes_mean = 256\n{more}\n",
-            place.path("agent.sock")
-        );
-        fs::write(&config, text).unwrap();
+        let more = format!("locsvc = [\"{master}\"]\ninsecure = true\n{more}");
+        Self::with(cluster, place, folder, &more)
+    }
+
+    /// As [`Self::start_in`], with the ways to a master, and the identity, in `more`.
+    pub(crate) fn with(cluster: &str, place: &Place, folder: &Path, more: &str) -> Self {
+        let config = configure(cluster, place, folder, more);
         let log = place.path("agent.log");
         let file = File::options()
             .create(true)
@@ -145,6 +141,24 @@ impl Agent {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         until("the agent's end", || self.child.try_wait().unwrap())
     }
+}
+
+/// Writes a configuration of node n1, number 1.
+pub(crate) fn configure(cluster: &str, place: &Place, folder: &Path, more: &str) -> PathBuf {
+    let config = place.path("agent.toml");
+    // Never into the machine's own folder.
+    let snapshots = if more.contains("snapshots") {
+        ""
+    } else {
+        "snapshots = \"\""
+    };
+    let text = format!(
+        "{snapshots}\ncluster = \"{cluster}\"\nnode = \"n1\"\nnode_id = 1\nfolder = {folder:?}\n\
+         socket = {:?}\nrecord_bytes_mean = 256\n{more}\n",
+        place.path("agent.sock")
+    );
+    fs::write(&config, text).unwrap();
+    config
 }
 
 impl Drop for Agent {
@@ -244,6 +258,7 @@ impl Model {
         let mut lineage = Lineage::default();
         lineage.push(EPOCH, Level::ZERO).unwrap();
         Message::Welcome(Welcome {
+            version: locus_proto::WireVersion::V1,
             lineage,
             head: self.position(),
             time: MASTER_NOW,
@@ -328,7 +343,8 @@ pub(crate) fn listen() -> TcpListener {
 
 /// The master's end of a connection.
 pub(crate) struct Peer {
-    stream: TcpStream,
+    reader: ReadHalf,
+    writer: WriteHalf,
     deframer: Deframer,
 }
 
@@ -337,37 +353,57 @@ impl Peer {
     pub(crate) fn accept(listener: &TcpListener) -> (Self, Hello) {
         let stream = until("a connection", || listener.accept().ok()).0;
         stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (peer, hello) = Self::over(Channel::plain(stream));
+        (peer, hello.expect("a greeting"))
+    }
+
+    /// Waits for the agent to greet; it does not if it only looks who is there.
+    pub(crate) fn over(channel: Channel) -> (Self, Option<Hello>) {
+        channel.socket().set_read_timeout(Some(DEADLINE)).unwrap();
+        let Channel { reader, writer, .. } = channel;
         let deframer = Deframer::default();
-        let mut peer = Self { stream, deframer };
-        let Message::Hello(hello) = peer.receive().expect("a greeting") else {
-            panic!("the first message is no Hello")
+        let mut peer = Self {
+            reader,
+            writer,
+            deframer,
         };
+        let hello = peer.receive().map(|first| {
+            let Message::Hello(hello) = first else {
+                panic!("the first message is no Hello: {first:?}")
+            };
+            hello
+        });
         (peer, hello)
     }
 
     pub(crate) fn send(&mut self, message: &Message) {
-        self.stream.write_all(&message.to_bytes()).unwrap();
+        self.writer.write_all(&message.to_bytes()).unwrap();
     }
 
     /// Sends; `false` if the agent is gone.
     pub(crate) fn try_send(&mut self, message: &Message) -> bool {
-        self.stream.write_all(&message.to_bytes()).is_ok()
+        self.writer.write_all(&message.to_bytes()).is_ok()
     }
 
     /// Returns the next message; `None` at the end of the connection.
     pub(crate) fn receive(&mut self) -> Option<Message> {
-        let mut buffer = [0; 64 * 1024];
-        loop {
-            if let Some(message) = self.deframer.poll().unwrap() {
-                return Some(message);
+        receive(&mut self.deframer, &mut self.reader)
+    }
+
+    /// Returns what writes, and what the agent says from now on, without waiting.
+    pub(crate) fn split(self) -> (WriteHalf, Receiver<Message>) {
+        let (sender, said) = unbounded();
+        let Self {
+            mut reader,
+            writer,
+            mut deframer,
+        } = self;
+        thread::spawn(move || {
+            while let Some(message) = receive(&mut deframer, &mut reader) {
+                sender.send(message).ok();
             }
-            let len = self.stream.read(&mut buffer).ok()?;
-            if len == 0 {
-                return None;
-            }
-            self.deframer.handle_bytes(&buffer[..len]);
-        }
+        });
+        (writer, said)
     }
 
     /// Answers an agent's questions, with a heartbeat behind each of its messages, until `done` says so.
@@ -401,6 +437,20 @@ impl Peer {
             }
             assert!(matches!(message, Message::Status(_)), "{message:?}");
         }
+    }
+}
+
+fn receive(deframer: &mut Deframer, reader: &mut ReadHalf) -> Option<Message> {
+    let mut buffer = [0; 64 * 1024];
+    loop {
+        if let Some(message) = deframer.poll().unwrap() {
+            return Some(message);
+        }
+        let len = reader.read(&mut buffer).ok()?;
+        if len == 0 {
+            return None;
+        }
+        deframer.handle_bytes(&buffer[..len]);
     }
 }
 

@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 /// Returns the nodes as a table, worst state in red, and below it what needs somebody.
 pub(crate) fn nodes(answer: &NodesAnswer, wide: bool, colour: Colour) -> String {
     let mut heads = vec![
-        "NODE", "NAME", "STATE", "LEVEL", "BEHIND", "LAG", "RECORDS", "REPAIRED", "PAGES",
+        "NODE", "NAME", "STATE", "PATH", "LEVEL", "BEHIND", "LAG", "RECORDS", "REPAIRED", "PAGES",
     ];
     if wide {
         heads.extend([
@@ -25,6 +25,9 @@ pub(crate) fn nodes(answer: &NodesAnswer, wide: bool, colour: Colour) -> String 
             "CATCH-UPS",
             "RELOADS",
             "LAST SYNC",
+            "WIRE",
+            "LOST",
+            "NACKS",
         ]);
     }
     heads.push("ADDRESS");
@@ -35,6 +38,10 @@ pub(crate) fn nodes(answer: &NodesAnswer, wide: bool, colour: Colour) -> String 
     let mut out = format!("master at level {}\n", answer.level);
     if let Some(alarm) = &answer.alarm {
         out.push_str(&paint(&alarmed(alarm), Tone::Bad, colour));
+        out.push('\n');
+    }
+    for alarm in answer.nodes.iter().filter_map(unreached) {
+        out.push_str(&paint(&alarm, Tone::Bad, colour));
         out.push('\n');
     }
     if rows.is_empty() {
@@ -68,6 +75,26 @@ fn alarmed(alarm: &Alarm) -> String {
     )
 }
 
+/// Returns the alarm of a node that the group does not reach.
+fn unreached(node: &Node) -> Option<String> {
+    let lost = node.multicast_lost.as_ref()?;
+    let name = text(&node.name).text;
+    let lasts = ms(Some(lost.lasts_ms)).text;
+    let why = match lost.reason.as_str() {
+        "silent" => {
+            "it hears nothing of the group: look at IGMP/MLD snooping (locusctl mcast-test)"
+        }
+        "gone" => "what it missed was not kept for repair any more",
+        "overrun" => "more came than it takes: look at its load",
+        "mistrusted" => "what it heard was not the master's: look at its agent's log",
+        "unable" => "it cannot join the group: look at its agent's log",
+        other => &text(other).text,
+    };
+    Some(format!(
+        "ALARM: the multicast path to {name} is lost for {lasts}, it is served over its connection: {why}"
+    ))
+}
+
 fn node(node: &Node, wide: bool) -> Vec<Cell> {
     let (state, tone) = match (node.connected, node.state.as_deref()) {
         // Its last report is history: the node may be gone, or cut off and answering.
@@ -77,7 +104,7 @@ fn node(node: &Node, wide: bool) -> Vec<Cell> {
         (true, Some(state @ ("resync" | "stale" | "draining"))) => (state, Tone::Warn),
         (true, Some(state)) => (state, Tone::Bad),
     };
-    let health = node.health.as_ref();
+    let (health, group) = (node.health.as_ref(), node.group.as_ref());
     let pages = health.and_then(|health| health.pages.as_deref());
     let pages = pages.unwrap_or("-");
     let mut cells = vec![
@@ -86,6 +113,19 @@ fn node(node: &Node, wide: bool) -> Vec<Cell> {
         Cell {
             tone,
             ..text(state)
+        },
+        Cell {
+            tone: if node.multicast_lost.is_some() {
+                Tone::Bad
+            } else {
+                Tone::Plain
+            },
+            ..text(
+                node.path
+                    .as_deref()
+                    .filter(|_| node.connected)
+                    .unwrap_or("-"),
+            )
         },
         number(node.level),
         number(node.level.map(|_| node.behind)),
@@ -112,6 +152,9 @@ fn node(node: &Node, wide: bool) -> Vec<Cell> {
             number(node.catch_ups_total),
             number(node.reloads_total),
             ms(node.last_sync_ms),
+            number(node.version),
+            number(group.map(|group| group.lost_total)),
+            number(group.map(|group| group.nacks_total)),
         ]);
     }
     cells.push(text(&node.address));
@@ -125,6 +168,13 @@ fn node(node: &Node, wide: bool) -> Vec<Cell> {
 fn notes(node: &Node) -> Vec<String> {
     let name = text(&node.name).text;
     let mut notes = Vec::new();
+    if let Some(group) = node.group.as_ref().filter(|group| group.refused_total > 0) {
+        notes.push(format!(
+            "{name}: {} of {} in the group were not to be trusted: somebody else sends there",
+            group.refused_total,
+            plural(group.datagrams_total + group.refused_total, "datagram")
+        ));
+    }
     let Some(health) = &node.health else {
         return notes;
     };
@@ -262,7 +312,7 @@ fn plural(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Health;
+    use crate::api::{Group, Health, Lost};
 
     fn cluster() -> NodesAnswer {
         let healthy = Node {
@@ -272,6 +322,15 @@ mod tests {
             sip: "sip:10.77.0.11:5060".into(),
             connected: true,
             behind: 0,
+            path: Some("multicast".into()),
+            version: Some(1),
+            multicast_lost: None,
+            group: Some(Group {
+                datagrams_total: 90_000,
+                lost_total: 12,
+                nacks_total: 3,
+                refused_total: 0,
+            }),
             state: Some("coherent".into()),
             level: Some(11_042),
             lag_ms: Some(0),
@@ -317,6 +376,7 @@ mod tests {
             node: 4,
             name: "n4".into(),
             address: "10.77.0.14:5".into(),
+            path: Some("tcp".into()),
             connected: true,
             ..Node::default()
         };
@@ -331,18 +391,18 @@ mod tests {
     fn nodes_are_a_table_with_what_needs_somebody_below() {
         let expected = "\
 master at level 11042
-NODE  NAME      STATE         LEVEL  BEHIND        LAG   RECORDS  REPAIRED  PAGES  ADDRESS
-   1  n1        coherent      11042       0       0 ms  10000000         0  2M     10.77.0.11:40312
-  12  berlin-2  resync         9000    2042  1 min 1 s  10000000         7  4K     10.77.0.11:40312
-   3  n3        disconnected  11042       0       0 ms  10000000         0  2M     10.77.0.11:40312
-   4  n4        connecting        -       -          -         -         -  -      10.77.0.14:5
+NODE  NAME      STATE         PATH       LEVEL  BEHIND        LAG   RECORDS  REPAIRED  PAGES  ADDRESS
+   1  n1        coherent      multicast  11042       0       0 ms  10000000         0  2M     10.77.0.11:40312
+  12  berlin-2  resync        multicast   9000    2042  1 min 1 s  10000000         7  4K     10.77.0.11:40312
+   3  n3        disconnected  -          11042       0       0 ms  10000000         0  2M     10.77.0.11:40312
+   4  n4        connecting    tcp            -       -          -         -         -  -      10.77.0.14:5
 berlin-2: 1 partition held something else than was written: test that machine's memory
 berlin-2: 2 snapshots could not be written: after a reboot it loads the whole table (see its agent's log)
 ";
         let shown = nodes(&cluster(), false, Colour::No);
         assert_eq!(shown, expected);
         let rows = shown.lines().skip(1).take(5);
-        assert!(rows.map(str::len).max() <= Some(100), "{shown}");
+        assert!(rows.map(str::len).max() <= Some(112), "{shown}");
     }
 
     #[test]
@@ -356,8 +416,8 @@ berlin-2: 2 snapshots could not be written: after a reboot it loads the whole ta
         };
         let expected = "\
 master at level 11042
-NODE  NAME  STATE     LEVEL  BEHIND   LAG   RECORDS  REPAIRED  PAGES  TABLE MIB  AUDITS  SCRUBS  DOUBTED  SNAPSHOT AT  SNAPSHOTS FAILED  CATCH-UPS  RELOADS  LAST SYNC  ADDRESS           SIP
-   1  n1    coherent  11042       0  0 ms  10000000         0  2M          3300       3     144        0        11000                 0          2        1     850 ms  10.77.0.11:40312  sip:10.77.0.11:5060
+NODE  NAME  STATE     PATH       LEVEL  BEHIND   LAG   RECORDS  REPAIRED  PAGES  TABLE MIB  AUDITS  SCRUBS  DOUBTED  SNAPSHOT AT  SNAPSHOTS FAILED  CATCH-UPS  RELOADS  LAST SYNC  WIRE  LOST  NACKS  ADDRESS           SIP
+   1  n1    coherent  multicast  11042       0  0 ms  10000000         0  2M          3300       3     144        0        11000                 0          2        1     850 ms     1    12      3  10.77.0.11:40312  sip:10.77.0.11:5060
 ";
         assert_eq!(super::nodes(&answer, true, Colour::No), expected);
     }
@@ -384,6 +444,32 @@ NODE";
     }
 
     #[test]
+    fn a_node_that_the_group_does_not_reach_is_an_alarm() {
+        let NodesAnswer { mut nodes, .. } = cluster();
+        nodes.truncate(1);
+        nodes[0].path = Some("tcp".into());
+        nodes[0].multicast_lost = Some(Lost {
+            reason: "silent".into(),
+            lasts_ms: 123_000,
+        });
+        nodes[0].group.as_mut().unwrap().refused_total = 2;
+        let answer = NodesAnswer {
+            level: 11_042,
+            alarm: None,
+            nodes,
+        };
+        let expected = "\
+master at level 11042
+ALARM: the multicast path to n1 is lost for 2 min 3 s, it is served over its connection: it hears nothing of \
+the group: look at IGMP/MLD snooping (locusctl mcast-test)
+NODE  NAME  STATE     PATH  LEVEL  BEHIND   LAG   RECORDS  REPAIRED  PAGES  ADDRESS
+   1  n1    coherent  tcp   11042       0  0 ms  10000000         0  2M     10.77.0.11:40312
+n1: 2 of 90002 datagrams in the group were not to be trusted: somebody else sends there
+";
+        assert_eq!(super::nodes(&answer, false, Colour::No), expected);
+    }
+
+    #[test]
     fn colours_change_no_column() {
         let coloured = nodes(&cluster(), false, Colour::Yes);
         for (state, code) in [("coherent", 32), ("resync", 33), ("disconnected", 31)] {
@@ -401,6 +487,11 @@ NODE";
         let node = Node {
             name: "n\u{1b}[2J".into(),
             sip: "sip:\u{1b}[2J\n".into(),
+            path: Some("\u{1b}[2J".into()),
+            multicast_lost: Some(Lost {
+                reason: "\u{1b}[2J".into(),
+                lasts_ms: 1,
+            }),
             health: Some(Health {
                 doubted_total: 1,
                 pages: Some("\u{1b}[2J".into()),

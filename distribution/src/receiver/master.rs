@@ -7,6 +7,7 @@ use locus_proto::{
 
 use super::follow::{self, Ruling};
 use super::load::Load;
+use super::membership::Way;
 use super::state::millis;
 use super::timer::Timer;
 use super::{
@@ -26,8 +27,24 @@ impl Receiver {
             (
                 Message::Heartbeat(heartbeat),
                 Phase::Following | Phase::Awaiting | Phase::Loading(_),
-            ) => self.handle_heartbeat(now, heartbeat),
-            (Message::Frame(frame), Phase::Following) => self.handle_frame(frame),
+            ) => self.handle_heartbeat(now, heartbeat, Way::Connection),
+            (Message::Frame(frame), Phase::Following) => self.handle_frame(frame, Way::Connection),
+            (Message::GroupOffer(offer), Phase::Following) => {
+                self.handle_offer(now, &offer);
+                Ok(())
+            }
+            (Message::GroupKey(key), Phase::Following) => {
+                self.handle_group_key(key);
+                Ok(())
+            }
+            (Message::GroupCut(cut), Phase::Following) => {
+                self.handle_group_cut(now, cut);
+                Ok(())
+            }
+            (Message::GroupEnd(end), Phase::Following) => {
+                self.handle_group_end(now, end);
+                Ok(())
+            }
             (Message::AuditSums(sums), Phase::Following) => self.handle_sums(now, sums),
             (Message::AuditRecords(part), Phase::Following) => self.handle_records(now, part),
             (Message::AuditRefused(refusal), Phase::Following) => self.handle_refused(now, refusal),
@@ -109,6 +126,7 @@ impl Receiver {
         self.followed = Some(newest.epoch);
         self.lineage = welcome.lineage;
         self.table_key = welcome.table_key;
+        self.version = welcome.version;
         self.master_level = welcome.head.level;
         self.clock.handle_time(now, welcome.time);
         self.complete_until = self.complete_until.min(welcome.time); // another clock, if it is earlier
@@ -118,10 +136,11 @@ impl Receiver {
         Ok(())
     }
 
-    fn handle_heartbeat(
+    pub(super) fn handle_heartbeat(
         &mut self,
         now: Timestamp,
         heartbeat: Heartbeat,
+        way: Way,
     ) -> Result<(), MasterError> {
         let Heartbeat { time, head } = heartbeat;
         self.clock.handle_time(now, time);
@@ -133,9 +152,15 @@ impl Receiver {
             (head.epoch.counter, head.level),
             (mine.epoch.counter, mine.level),
         );
+        if theirs <= ours {
+            self.note_progress();
+        }
         if theirs < ours {
-            self.counters.duplicates_total += 1;
+            self.counters.duplicates_total += u64::from(self.is_in_order(way));
             return Ok(());
+        }
+        if theirs > ours && !self.is_in_order(way) && self.awaits_progress(now, mine) {
+            return Ok(()); // what leads there is on its way
         }
         if theirs > ours || head.epoch != mine.epoch {
             return Err(self.gap(mine, head.level)); // it comes behind every frame up to its position
@@ -153,7 +178,7 @@ impl Receiver {
 
     /// Rules 2.2: at this level and with this content the table is complete until `time`.
     fn matched(&mut self, now: Timestamp, time: MasterTime) {
-        self.complete_until = time;
+        self.complete_until = self.complete_until.max(time); // those of the two ways overtake each other
         self.matched_at = Some(now);
         self.last_match = now;
         self.content = Content::Good;
@@ -171,22 +196,34 @@ impl Receiver {
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame) -> Result<(), MasterError> {
+    pub(super) fn handle_frame(&mut self, frame: Frame, way: Way) -> Result<(), MasterError> {
         let Some(mine) = self.position() else {
             return Err(MasterError::Unexpected { message: "frame" });
         };
+        self.note_frame(way);
+        self.rule(mine, frame, way)?;
+        let applied = u64::from(self.owed.is_some());
+        match way {
+            Way::Group => self.counters.group_frames_total += applied,
+            Way::Connection => self.counters.connection_frames_total += applied,
+        }
+        Ok(())
+    }
+
+    /// Applies a frame, ignores it, or refuses it.
+    fn rule(&mut self, mine: Position, frame: Frame, way: Way) -> Result<(), MasterError> {
         let doubted = self.doubted().is_some();
         match follow::judge(mine, &mut self.lineage, &frame) {
             // The node's own root says nothing. Nor need the master's stay as it is where an epoch begins: its
             // last life may have named a wrong one.
             Ruling::RootMismatch if doubted => {
-                self.apply(frame, false, None);
+                self.apply(frame, false, None, way);
                 Ok(())
             }
             Ruling::Apply => {
                 let again = !doubted && self.is_suspect_at(mine.level);
                 let again = again.then(|| frame.clone());
-                self.apply(frame, !doubted, again);
+                self.apply(frame, !doubted, again, way);
                 Ok(())
             }
             Ruling::Ignore => {
@@ -196,7 +233,7 @@ impl Receiver {
             Ruling::Gap => Err(self.gap(mine, frame.header.from)),
             Ruling::RootMismatch if self.suspect() => {
                 self.counters.root_mismatches_total += 1;
-                self.apply_in_doubt(frame);
+                self.apply_in_doubt(frame, way);
                 Ok(())
             }
             Ruling::RootMismatch => Err(MasterError::RootMismatch { level: mine.level }),
@@ -204,21 +241,26 @@ impl Receiver {
     }
 
     /// Applies a frame as it is: its content has not fitted twice at this level.
-    pub(super) fn apply_in_doubt(&mut self, frame: Frame) {
+    pub(super) fn apply_in_doubt(&mut self, frame: Frame, way: Way) {
         if let Some(mine) = self.position() {
             self.doubt(mine);
         }
-        self.apply(frame, false, None);
+        self.apply(frame, false, None, way);
     }
 
-    fn apply(&mut self, frame: Frame, checked: bool, again: Option<Frame>) {
+    fn apply(&mut self, frame: Frame, checked: bool, again: Option<Frame>, way: Way) {
         if frame.header.kind == FrameKind::Epoch {
             // Another writer's clock may have resumed earlier than its predecessor's ended: what it wrote
             // since is not here yet.
             self.complete_until = self.complete_until.min(frame.header.time);
         }
         let at = frame.header.after();
-        self.owed = Some(Owed::Applied { at, checked, again });
+        self.owed = Some(Owed::Applied {
+            at,
+            checked,
+            again,
+            way,
+        });
         self.events
             .push_back(ReceiverEvent::Apply { frame, checked });
     }

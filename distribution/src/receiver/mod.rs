@@ -1,13 +1,18 @@
 //! Keeps a node's table a prefix of the master's log; it holds no record and applies nothing itself.
 
+mod answers;
 mod audit;
 mod backoff;
 mod clock;
 mod content;
 mod event;
 mod follow;
+mod group;
 mod load;
 mod master;
+mod membership;
+mod place;
+mod reason;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -16,11 +21,12 @@ mod walk;
 
 pub use event::{
     AUDIT_AGAIN, AUDIT_ANSWER_MAX, AUDIT_MISSES_MAX, AUDIT_ROUNDS_MAX, AuditCause,
-    BAD_PARTITIONS_MAX, BEHIND_AFTER, CLOCK_WINDOW, DisconnectReason, Failure, GREETING_WAIT,
-    MasterError, Mended, Pulse, RECONNECT_MAX, RECONNECT_MIN, RELOAD_PROVEN, RELOAD_RETRY_MAX,
-    RELOAD_RETRY_MIN, Recalled, ReceiverConfig, ReceiverEvent, SILENCE_MAX, SNAPSHOT_RECORDS_SLACK,
-    STALE_AFTER, STATUS_EVERY, STATUS_SOON, Standing, StateReason,
+    BAD_PARTITIONS_MAX, BEHIND_AFTER, CLOCK_WINDOW, Failure, GREETING_WAIT, GROUP_BEHIND_MAX,
+    GROUP_HELD_MAX, Mended, Pulse, RECONNECT_MAX, RECONNECT_MIN, REJOIN_EVERY, RELOAD_PROVEN,
+    RELOAD_RETRY_MAX, RELOAD_RETRY_MIN, Recalled, ReceiverConfig, ReceiverEvent, SILENCE_MAX,
+    SNAPSHOT_RECORDS_SLACK, STALE_AFTER, STATUS_EVERY, STATUS_SOON, STOOD_STILL, Standing,
 };
+pub use reason::{DisconnectReason, MasterError, StateReason};
 
 use std::collections::VecDeque;
 
@@ -30,8 +36,9 @@ use content::Content;
 use load::Load;
 use locus_proto::{
     Epoch, Frame, Level, Lineage, MasterTime, Message, NodeState, Position, TableHealth, Timestamp,
-    v1::{Hello, Plan},
+    v1::{Hello, Plan, WireVersion},
 };
+use membership::{Membership, Way};
 use timer::{Timer, Timers};
 use walk::Walk;
 
@@ -81,6 +88,9 @@ pub struct Receiver {
     counters: ReceiverCounters,
     /// What the table's owner says of its memory, for the reports.
     health: TableHealth,
+    /// What both ends of the connection speak.
+    version: WireVersion,
+    group: Membership,
 }
 
 /// What the table owes an answer for.
@@ -94,6 +104,8 @@ enum Owed {
         checked: bool,
         /// The frame, if its content did not fit before: now it is applied as it is.
         again: Option<Frame>,
+        /// Which way it came.
+        way: Way,
     },
     /// The end of a load, and where the new table must stand then.
     Loaded(Position),
@@ -179,6 +191,8 @@ impl Receiver {
             transmits: VecDeque::new(),
             counters: ReceiverCounters::default(),
             health: TableHealth::default(),
+            version: WireVersion::V1,
+            group: Membership::default(),
             config,
         }
     }
@@ -186,6 +200,7 @@ impl Receiver {
     /// Takes a new connection to a master: greets.
     pub fn handle_connected(&mut self, now: Timestamp) {
         self.phase = Phase::Greeting;
+        self.version = WireVersion::V1; // until both have said what they speak
         self.timers.stop(Timer::Connect);
         self.timers.set(Timer::Welcome, now.plus(GREETING_WAIT));
         self.transmits.push_back(Message::Hello(Hello {
@@ -194,6 +209,8 @@ impl Receiver {
             name: self.config.name.clone(),
             boot: self.config.boot,
             sip: self.config.sip.clone(),
+            newest: WireVersion::NEWEST.get(),
+            transport: self.config.transport,
             position: self.presentable(),
         }));
     }
@@ -223,8 +240,11 @@ impl Receiver {
     /// memory for the one that [`ReceiverEvent::BeginLoad`] announced is still coming, or the one that answers
     /// grows. This is no silence; but what answers becomes stale.
     ///
-    /// To be called at least each second meanwhile; it counts for nothing before the master's welcome.
+    /// To be called at least each second meanwhile; it counts for nothing before the master's welcome. From the
+    /// first call on nothing that comes by the group is handed to the table either, until
+    /// [`Self::handle_released`]: call it before the frame is answered behind which the table takes no more.
     pub fn handle_held(&mut self, now: Timestamp) {
+        self.hold_group();
         match self.phase {
             Phase::Loading(_) => self.heard(now),
             Phase::Following | Phase::Awaiting => {
@@ -235,10 +255,17 @@ impl Receiver {
         self.settle(now);
     }
 
+    /// Takes the word that the table takes messages again.
+    pub fn handle_released(&mut self, now: Timestamp) {
+        self.release_group();
+        self.settle(now);
+    }
+
     /// Takes the end of a connection, or that none could be made.
     pub fn handle_closed(&mut self, now: Timestamp) {
         self.abort_load();
         self.cut_audit();
+        self.drop_group();
         self.phase = Phase::Offline;
         self.stop_connection_timers();
         let wait = self.backoff.handle_closed();
@@ -246,79 +273,13 @@ impl Receiver {
         self.settle(now);
     }
 
-    /// Takes the answer to [`ReceiverEvent::Apply`]: where the table stands now.
-    pub fn handle_applied(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
-        let applied = |owed: &mut Owed| matches!(owed, Owed::Applied { .. });
-        let Some(Owed::Applied { at, checked, again }) = self.owed.take_if(applied) else {
-            return; // nothing was asked
-        };
-        let failure = match outcome {
-            Ok(standing) => {
-                let Position { epoch, level, root } = standing.position;
-                self.stand(standing);
-                if (epoch, level) == (at.epoch, at.level) && (!checked || root == at.root) {
-                    self.use_answer(now);
-                    self.settle(now);
-                    return;
-                }
-                Failure::Broken // it did what it was not asked to do
-            }
-            Err(failure) => failure,
-        };
-        self.counters.applies_failed_total += 1;
-        match (failure, again) {
-            (Failure::RootMismatch, Some(frame)) => {
-                self.apply_in_doubt(frame);
-                self.settle(now);
-                return;
-            }
-            (Failure::RootMismatch, None) => {
-                if self.suspect() {
-                    self.content = Content::Wrong(StateReason::RootMismatch);
-                }
-            }
-            (Failure::Full, _) => self.content = Content::Stuck,
-            (Failure::Broken, _) => self.content = Content::Wrong(StateReason::Broken),
-        }
-        self.disconnect(DisconnectReason::Apply(failure));
-        self.settle(now);
-    }
-
-    /// Takes the answer to [`ReceiverEvent::FinishLoad`]: where the table stands now.
-    ///
-    /// A failure may come at any earlier point of a load too. The old table then goes on answering.
-    pub fn handle_loaded(&mut self, now: Timestamp, outcome: Result<Standing, Failure>) {
-        let loaded = |owed: &mut Owed| matches!(owed, Owed::Loaded(_));
-        let failure = match (outcome, self.owed.take_if(loaded)) {
-            (Ok(standing), Some(Owed::Loaded(at))) => {
-                self.stand(standing);
-                if standing.position == at {
-                    self.content = Content::Good;
-                    self.memory_doubted = false;
-                    self.loaded_at = Some(now);
-                    self.progress.reloads_total += 1;
-                    if let Phase::Loading(_) = self.phase {
-                        self.phase = Phase::Following;
-                    }
-                    self.settle(now);
-                    return;
-                }
-                self.content = Content::Wrong(StateReason::Broken); // not what it was asked for
-                Failure::Broken
-            }
-            (Ok(_), _) => return, // nothing was asked
-            (Err(failure), _) => failure,
-        };
-        if let Phase::Loading(_) = self.phase {
-            self.disconnect(DisconnectReason::Load(failure));
-        }
-        self.settle(now);
-    }
-
     /// Takes the time. Call it when [`Self::poll_timeout`] says so.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(timer) = self.timers.take_due(now) {
+        while let Some((timer, due)) = self.timers.take_due(now) {
             match timer {
+                Timer::Silence | Timer::Hear if now.since(due) >= STOOD_STILL => {
+                    self.timers.set(timer, now.plus(STOOD_STILL));
+                }
                 Timer::Connect => {
                     self.phase = Phase::Connecting;
                     self.events.push_back(ReceiverEvent::Connect);
@@ -335,8 +296,11 @@ impl Receiver {
                 Timer::Stale | Timer::Behind => {} // the state is judged below
                 Timer::AskAgain => {}              // the next heartbeat shows whether it must
                 Timer::Status => self.report(now),
+                Timer::Hear => self.check_hearing(now),
+                Timer::Rejoin => self.rejoin(now),
             }
         }
+        self.keep_group(now);
         self.settle(now);
     }
 
@@ -352,7 +316,8 @@ impl Receiver {
 
     /// Returns when [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers.next()
+        let group = self.group.poll_timeout();
+        self.timers.next().into_iter().chain(group).min()
     }
 
     /// Returns the state of the table.
@@ -383,9 +348,16 @@ impl Receiver {
         }
     }
 
+    /// Returns the version in which messages for the master are written now.
+    pub fn version(&self) -> WireVersion {
+        self.version
+    }
+
     /// Returns the totals.
     pub fn counters(&self) -> ReceiverCounters {
-        self.counters
+        let mut counters = self.counters;
+        counters.group = self.group.counters();
+        counters
     }
 
     fn count(&mut self, error: &MasterError) {
@@ -417,6 +389,7 @@ impl Receiver {
     fn disconnect(&mut self, reason: DisconnectReason) {
         self.abort_load();
         self.cut_audit();
+        self.drop_group();
         self.phase = Phase::Closing;
         self.stop_connection_timers();
         self.events.push_back(ReceiverEvent::Disconnect(reason));
@@ -436,6 +409,8 @@ impl Receiver {
             Timer::Status,
             Timer::Answer,
             Timer::AskAgain, // another connection, perhaps another master
+            Timer::Hear,
+            Timer::Rejoin,
         ] {
             self.timers.stop(timer);
         }

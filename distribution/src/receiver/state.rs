@@ -9,8 +9,9 @@ use super::{
 };
 
 impl Receiver {
-    /// Ends each input: judges the state anew and reports what has changed.
+    /// Ends each input: takes what the group has for the table, judges the state anew and reports what has changed.
     pub(super) fn settle(&mut self, now: Timestamp) {
+        self.take_from_group(now);
         let state = self.judge(now);
         if state != self.state {
             self.events.push_back(ReceiverEvent::StateChanged {
@@ -83,6 +84,7 @@ impl Receiver {
             audits_total: self.counters.audits_total,
             repaired_total: self.counters.repaired_total,
             health: self.health,
+            group: self.group_health(),
         };
         self.transmits.push_back(Message::Status(status));
         self.reported = (now, self.level(), self.state);

@@ -21,11 +21,15 @@ pub(super) enum Timer {
     Answer,
     /// When the master may be asked again after an audit that was in vain.
     AskAgain,
+    /// When something of the group must have been heard.
+    Hear,
+    /// When to join a group anew that is not heard.
+    Rejoin,
 }
 
 impl Timer {
     /// All, in the order in which those due at one time fire.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Connect,
         Self::Welcome,
         Self::Silence,
@@ -34,6 +38,8 @@ impl Timer {
         Self::Status,
         Self::Answer,
         Self::AskAgain,
+        Self::Hear,
+        Self::Rejoin,
     ];
 }
 
@@ -55,12 +61,15 @@ impl Timers {
         self.0[Self::index(timer)].is_some()
     }
 
-    /// Stops the next timer that is due by `now` and returns it.
-    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Timer> {
-        let due = |timer: &Timer| self.0[Self::index(*timer)].is_some_and(|at| at <= now);
-        let timer = Timer::ALL.into_iter().find(due)?;
+    /// Stops the next timer that is due by `now` and returns it, and when it was due.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<(Timer, Timestamp)> {
+        let due = |timer: Timer| {
+            let at = self.0[Self::index(timer)].filter(|at| *at <= now)?;
+            Some((timer, at))
+        };
+        let (timer, at) = Timer::ALL.into_iter().find_map(due)?;
         self.stop(timer);
-        Some(timer)
+        Some((timer, at))
     }
 
     /// Returns when the next timer fires.
@@ -82,6 +91,8 @@ impl Timers {
             Timer::Status => 5,
             Timer::Answer => 6,
             Timer::AskAgain => 7,
+            Timer::Hear => 8,
+            Timer::Rejoin => 9,
         }
     }
 }

@@ -10,7 +10,7 @@ use locus_proto::v1::{
 };
 use locus_proto::{Change, Level, Message, NodeId, Position, Root, Timestamp};
 
-use super::connection::Phase;
+use super::connection::{Connection, Phase};
 use super::{
     AuditOrderError, CONFER, Disagreement, HEADS_MAX, Peer, RETURN_MAX, REUNION, Sender,
     SenderEvent,
@@ -151,7 +151,7 @@ impl Sender {
     }
 
     pub(super) fn handle_report(&mut self, peer: Peer, node: NodeId, report: AuditReport) {
-        let asked = |connection: &mut super::Connection| {
+        let asked = |connection: &mut Connection| {
             (connection.ordered)
                 .take_if(|ticket| *ticket == report.ticket)
                 .is_some()
@@ -268,9 +268,9 @@ impl Sender {
 
     fn send(&mut self, now: Timestamp, peer: Peer, message: &Message) {
         if let Some(connection) = self.peers.get_mut(&peer) {
-            connection.send(now, message.to_bytes().into());
-            self.transmits
-                .extend(connection.take_outgoing().map(|bytes| (peer, bytes)));
+            connection.send(now, message);
+            let outgoing = connection.window.take_outgoing();
+            self.transmits.extend(outgoing.map(|bytes| (peer, bytes)));
         }
     }
 }

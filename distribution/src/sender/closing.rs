@@ -1,12 +1,12 @@
 //! How connections end: what is counted, who is told, what is forgotten; it decides on no end.
 
-use locus_proto::{Message, v1::Rejection};
+use locus_proto::{Message, Timestamp, v1::Rejection};
 
 use super::{CloseReason, Peer, Sender, SenderEvent};
 
 impl Sender {
     /// Ends a connection from this side.
-    pub(super) fn drop_peer(&mut self, peer: Peer, reason: CloseReason) {
+    pub(super) fn drop_peer(&mut self, now: Timestamp, peer: Peer, reason: CloseReason) {
         let counters = &mut self.counters;
         match reason {
             CloseReason::NotGreeted => counters.greeting_timeouts_total += 1,
@@ -17,9 +17,12 @@ impl Sender {
             CloseReason::Violation => counters.unexpected_total += 1,
             CloseReason::LogUnreadable => counters.log_unreadable_total += 1,
             CloseReason::Full => counters.peers_refused_total += 1,
-            CloseReason::Lost | CloseReason::ReloadAsked => {}
+            CloseReason::WrongIdentity => counters.identities_refused_total += 1,
+            CloseReason::Revoked => counters.revoked_total += 1,
+            CloseReason::TooSlow => counters.too_slow_total += 1,
+            CloseReason::Lost | CloseReason::ReloadAsked | CloseReason::TableUnreadable => {}
         }
-        self.forget(peer, reason);
+        self.forget(now, peer, reason);
         self.say_goodbye(peer, reason);
     }
 
@@ -27,7 +30,9 @@ impl Sender {
     fn say_goodbye(&mut self, peer: Peer, reason: CloseReason) {
         let last_word = match reason {
             CloseReason::WrongCluster => Some(format!("this is cluster {}", self.config.cluster)),
-            CloseReason::Full => Some(reason.to_string()),
+            CloseReason::Full | CloseReason::WrongIdentity | CloseReason::Revoked => {
+                Some(reason.to_string())
+            }
             // Whoever connected again does not read this any more.
             CloseReason::Replaced => Some(format!(
                 "{reason}; if this one did not connect again, another has its number"
@@ -38,6 +43,8 @@ impl Sender {
             | CloseReason::Stalled
             | CloseReason::Violation
             | CloseReason::LogUnreadable
+            | CloseReason::TooSlow
+            | CloseReason::TableUnreadable
             | CloseReason::ReloadAsked => None,
         };
         if let Some(reason) = last_word {
@@ -49,31 +56,47 @@ impl Sender {
     }
 
     /// Forgets a connection and what was queued for it.
-    pub(super) fn forget(&mut self, peer: Peer, reason: CloseReason) {
+    pub(super) fn forget(&mut self, now: Timestamp, peer: Peer, reason: CloseReason) {
         let Some(connection) = self.peers.remove(&peer) else {
             return; // already dropped
         };
         self.transmits.retain(|(other, _)| *other != peer);
-        self.waiting.retain(|(other, _)| *other != peer);
+        let empty = self.snapshots.forget(peer);
         self.events.retain(|event| match event {
-            SenderEvent::ReadLog { peer: of, .. }
-            | SenderEvent::ReadTable { peer: of, .. }
-            | SenderEvent::ReadAudit { peer: of, .. } => *of != peer,
+            SenderEvent::ReadLog { peer: of, .. } | SenderEvent::ReadAudit { peer: of, .. } => {
+                *of != peer
+            }
+            SenderEvent::ReadTable { boat, .. } => Some(*boat) != empty,
             SenderEvent::Close { .. }
+            | SenderEvent::SplitScan { .. }
+            | SenderEvent::EndScan { .. }
             | SenderEvent::Alarm(_)
             | SenderEvent::AuditReported { .. }
             | SenderEvent::NodeUp { .. }
+            | SenderEvent::PathChanged { .. }
+            | SenderEvent::MulticastLost { .. }
+            | SenderEvent::MulticastBack { .. }
             | SenderEvent::NodeDown { .. } => true,
         });
-        let sending = connection.sending();
-        if let Some((node, name)) = connection.node {
-            self.roster.handle_gone(node, sending);
-            self.events.push_back(SenderEvent::NodeDown {
-                peer,
-                node,
-                name,
-                reason,
-            });
+        let ended = empty.map(|boat| SenderEvent::EndScan { boat });
+        self.events.extend(ended);
+        let live = connection.live();
+        let Some((node, name)) = connection.node else {
+            return;
+        };
+        if let Some(group) = self
+            .group
+            .as_mut()
+            .filter(|_| connection.stage.was_offered())
+        {
+            group.handle_gone(now, node);
         }
+        self.roster.handle_gone(node, live);
+        self.events.push_back(SenderEvent::NodeDown {
+            peer,
+            node,
+            name,
+            reason,
+        });
     }
 }

@@ -1,15 +1,20 @@
-//! One connection to a node: its cursor, its window and its turn; it decides nothing about others.
+//! One connection to a node: its window, its turn and its path; it decides nothing about others.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use locus_proto::{FrameHeader, FrameKind, Level, NodeId, NodeName, Position, Timestamp};
+use locus_proto::v1::Heartbeat;
+use locus_proto::{Level, Message, NodeId, NodeName, Position, Timestamp, Transport};
 
 use super::audit::Question;
+use super::carrier::{Carrier, Window};
+use super::follower::{self, Answer, Follower, Unreadable};
+use super::path::{Path, Stage};
 use super::{
-    CloseReason, GREETING_MAX, LogFrame, PEER_SILENCE_MAX, Peer, STALL_MAX, SenderEvent, Sending,
+    Arrived, Boat, CloseReason, GREETING_MAX, LogFrame, PEER_SILENCE_MAX, Peer, STALL_MAX,
+    SenderEvent, Sending,
 };
 use crate::SenderCounters;
-use crate::roster::Doubt;
+use crate::roster::{Doubt, Live};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +22,8 @@ pub(super) enum Phase {
     Greeting,
     Waiting,
     Snapshotting {
-        /// Whether the first part was asked for.
-        begun: bool,
+        /// With whom it shares the reading.
+        boat: Boat,
     },
     Replaying {
         /// Level at which the snapshot is whole.
@@ -27,43 +32,30 @@ pub(super) enum Phase {
     Streaming,
 }
 
-/// What is being read for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadOf {
-    Log,
-    Table,
-}
-
-/// A heartbeat that is true at `head` only: it waits until the frames up to there are sent.
-#[derive(Debug, Clone)]
-pub(super) struct Beat {
-    pub(super) head: Position,
-    pub(super) message: Arc<[u8]>,
-}
-
-/// Returned when the log's answer does not follow the cursor.
-#[derive(Debug)]
-pub(super) struct Unreadable;
-
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) address: String,
+    pub(super) arrived: Arrived,
     /// When it connected, or was heard last.
     pub(super) heard_at: Timestamp,
     pub(super) node: Option<(NodeId, NodeName)>,
+    /// How the node wishes to be served.
+    pub(super) transport: Transport,
     pub(super) phase: Phase,
-    /// What the node will have once it has taken everything sent.
-    pub(super) cursor: Position,
-    /// A read of log or table is under way: one at a time, so answers cannot be confused.
-    reading: Option<ReadOf>,
-    /// Heartbeat that waits for its frames.
-    owed: Option<Beat>,
-    /// Whether the node was told that it has reached the head since it last fell behind.
-    told: bool,
-    in_flight: usize,
-    /// When bytes last left, or the first of those in flight were queued.
-    moved_at: Timestamp,
-    outgoing: Vec<Arc<[u8]>>,
+    /// Where the stream to the node goes, once it streams.
+    pub(super) stage: Stage,
+    /// Operators were told that the node is lost to the group.
+    pub(super) lost: bool,
+    /// When it may be in the group again after it has left, and whether it has said before that it hears it.
+    pub(super) back_at: Timestamp,
+    pub(super) heard_early: bool,
+    /// Number of the newest of the group's keys that the node says it holds.
+    pub(super) key: u8,
+    pub(super) follower: Follower,
+    pub(super) window: Window,
+    frame_bytes_total: u64,
+    /// How long the others of its boat have waited for it, and since when they do.
+    held_up: Duration,
+    holds_up_since: Option<Timestamp>,
     /// Question of an audit that is not answered yet.
     pub(super) question: Option<Question>,
     /// The doubt about which the master has conferred on this connection.
@@ -73,19 +65,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(now: Timestamp, address: String) -> Self {
+    pub(super) fn new(now: Timestamp, arrived: Arrived, window_bytes: usize) -> Self {
         Self {
-            address,
+            arrived,
             heard_at: now,
             node: None,
+            transport: Transport::Auto,
             phase: Phase::Greeting,
-            cursor: Position::default(),
-            reading: None,
-            owed: None,
-            told: false,
-            in_flight: 0,
-            moved_at: now,
-            outgoing: Vec::new(),
+            stage: Stage::default(),
+            lost: false,
+            back_at: now,
+            heard_early: false,
+            key: 0,
+            follower: Follower::default(),
+            window: Window::new(now, window_bytes),
+            frame_bytes_total: 0,
+            held_up: Duration::ZERO,
+            holds_up_since: None,
             question: None,
             conferred: None,
             ordered: None,
@@ -102,141 +98,143 @@ impl Connection {
         }
     }
 
-    /// Returns whether it takes one of the places for snapshots: until the table is whole.
-    pub(super) fn holds_place(&self) -> bool {
+    pub(super) fn path(&self) -> Path {
+        match self.stage {
+            Stage::Group => Path::Multicast,
+            Stage::Own | Stage::Offered | Stage::Heard | Stage::Ending | Stage::Unable => {
+                Path::of(self.arrived.medium)
+            }
+        }
+    }
+
+    /// Returns what the roster shows of it.
+    pub(super) fn live(&self) -> Live {
+        Live {
+            sending: self.sending(),
+            path: self.path(),
+            version: self.window.version().get(),
+            connection_frame_bytes_total: self.frame_bytes_total,
+        }
+    }
+
+    /// Returns whether the log's frames go over it.
+    pub(super) fn follows_log(&self) -> bool {
         match self.phase {
-            Phase::Snapshotting { .. } | Phase::Replaying { .. } => true,
-            Phase::Greeting | Phase::Waiting | Phase::Streaming => false,
+            Phase::Replaying { .. } | Phase::Streaming => self.stage.streams(),
+            Phase::Greeting | Phase::Waiting | Phase::Snapshotting { .. } => false,
         }
     }
 
-    /// Returns the messages queued since the last call.
-    pub(super) fn take_outgoing(&mut self) -> std::vec::Drain<'_, Arc<[u8]>> {
-        self.outgoing.drain(..)
+    /// Queues a message in the node's version and charges it to the window.
+    pub(super) fn send(&mut self, now: Timestamp, message: &Message) {
+        let bytes = message.to_bytes_in(self.window.version());
+        self.window.push(now, bytes.into());
     }
 
-    /// Queues a message and charges it to the window.
-    pub(super) fn send(&mut self, now: Timestamp, message: Arc<[u8]>) {
-        if self.in_flight == 0 {
-            self.moved_at = now;
-        }
-        self.in_flight += message.len();
-        self.outgoing.push(message);
-    }
-
-    pub(super) fn handle_sent(&mut self, now: Timestamp, bytes: usize) {
-        self.in_flight = self.in_flight.saturating_sub(bytes);
-        self.moved_at = now;
-    }
-
-    /// Takes the log's answer: sends the frames and any heartbeat that becomes true among them.
+    /// Takes the log's answer: sends the frames, and any heartbeat that becomes true among them, up to `meeting`
+    /// at most: from there on they come by the group.
     pub(super) fn handle_frames(
         &mut self,
         now: Timestamp,
         frames: Vec<LogFrame>,
-    ) -> Result<(), Unreadable> {
+        meeting: Option<Position>,
+    ) -> Result<u64, Unreadable> {
+        let mut sent = 0;
+        match self.follower.take_answer() {
+            Answer::Wanted if !self.follows_log() => return Ok(0), // it was cut meanwhile
+            Answer::Wanted => {}
+            Answer::Stale | Answer::Unasked => return Ok(0),
+        }
         if frames.is_empty() {
             return Err(Unreadable); // it was asked only because there is more
         }
         for frame in frames {
-            if !follows(self.cursor, &frame.header) {
-                return Err(Unreadable);
+            if meeting.is_some_and(|point| self.follower.stands_at(point)) {
+                break;
             }
-            self.cursor = frame.header.after();
-            self.send(now, frame.message);
-            self.pay_owed(now);
+            let bytes = u64::try_from(frame.message.len()).unwrap_or(u64::MAX);
+            self.follower.handle_frame(now, frame, &mut self.window)?;
+            sent += bytes;
         }
+        self.frame_bytes_total += sent;
         if let Phase::Replaying { end } = self.phase
-            && self.cursor.level >= end
+            && self.follower.cursor().level >= end
         {
             self.phase = Phase::Streaming;
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Takes the half-second heartbeat.
-    pub(super) fn handle_beat(&mut self, now: Timestamp, beat: &Beat, window: usize) {
+    pub(super) fn handle_beat(&mut self, now: Timestamp, beat: Heartbeat) {
         match self.phase {
             Phase::Greeting => {}
-            // No level counts before the table is whole; the heartbeat tells the time and that the
-            // master lives.
-            Phase::Waiting | Phase::Snapshotting { .. } => {
-                if self.in_flight < window {
-                    self.send(now, Arc::clone(&beat.message));
-                }
+            Phase::Replaying { .. } | Phase::Streaming if self.stage.streams() => {
+                self.follower.handle_beat(now, beat, &mut self.window);
             }
-            Phase::Replaying { .. } | Phase::Streaming => {
-                if self.owed.is_some() {
-                    self.told = false; // behind for half a second; the older beat comes true first
-                } else {
-                    self.owed = Some(beat.clone());
-                    self.pay_owed(now);
+            // No level counts before the table is whole, and in the group this heartbeat is not in the stream's
+            // order; it tells the time, and that the master lives.
+            Phase::Waiting
+            | Phase::Snapshotting { .. }
+            | Phase::Replaying { .. }
+            | Phase::Streaming => {
+                if self.window.room() > 0 {
+                    follower::send_beat(now, beat, &mut self.window);
                 }
             }
         }
+    }
+
+    /// Tells the node at once if it has caught up.
+    pub(super) fn tell_head(&mut self, now: Timestamp, beat: Heartbeat) {
+        self.follower.tell_head(now, beat, &mut self.window);
     }
 
     /// Returns whether the node has caught up with `head` and was not told.
     pub(super) fn to_be_told(&self, head: Position) -> bool {
-        self.phase == Phase::Streaming && !self.told && same_point(self.cursor, head)
+        self.phase == Phase::Streaming
+            && self.stage.streams()
+            && !self.follower.is_told()
+            && self.follower.stands_at(head)
     }
 
-    /// Tells the node at once that it has caught up: half a second matters to whoever waits for it.
-    pub(super) fn tell_head(&mut self, now: Timestamp, beat: Beat) {
-        self.told = true;
-        self.owed = None;
-        self.send(now, beat.message);
-    }
-
-    fn pay_owed(&mut self, now: Timestamp) {
-        let due = self.owed.take_if(|beat| same_point(beat.head, self.cursor));
-        if let Some(beat) = due {
-            self.send(now, beat.message);
-        }
-    }
-
-    /// Returns what to read next, if the window has room for it.
+    /// Returns what to read next of the log, if the window has room for it.
     pub(super) fn next_read(
         &mut self,
         peer: Peer,
         head: Position,
-        window: usize,
         counters: &mut SenderCounters,
     ) -> Option<SenderEvent> {
-        let wanted = match self.phase {
-            Phase::Greeting | Phase::Waiting => false,
-            Phase::Snapshotting { .. } => true,
-            Phase::Replaying { .. } | Phase::Streaming => !same_point(self.cursor, head),
-        };
-        if !wanted || self.reading.is_some() {
+        if !self.follows_log() {
             return None;
         }
-        let credit = window.saturating_sub(self.in_flight);
-        if credit < window / 4 {
-            counters.window_full_total += 1;
-            return None; // a quarter at a time, rather than many small reads
-        }
-        let (of, event) = match &mut self.phase {
-            Phase::Snapshotting { begun } => {
-                let first = !std::mem::replace(begun, true);
-                (ReadOf::Table, SenderEvent::ReadTable { peer, first })
-            }
-            Phase::Greeting | Phase::Waiting | Phase::Replaying { .. } | Phase::Streaming => {
-                let read = SenderEvent::ReadLog {
-                    peer,
-                    after: self.cursor,
-                    bytes_max: credit,
-                };
-                (ReadOf::Log, read)
-            }
-        };
-        self.reading = Some(of);
-        Some(event)
+        self.follower.next_read(peer, head, &self.window, counters)
     }
 
-    /// Takes the word that a read was answered; returns whether that was asked for.
-    pub(super) fn take_read(&mut self, of: ReadOf) -> bool {
-        self.reading.take_if(|asked| *asked == of).is_some()
+    /// Returns whether there is room for a part of the table.
+    pub(super) fn takes_part(&self) -> bool {
+        self.window.room() >= self.window.room_min()
+    }
+
+    /// Takes note of whether the others of its boat wait for it; returns for how long in all.
+    pub(super) fn holds_up(&mut self, now: Timestamp, does: bool) -> Duration {
+        let since = match does {
+            true => Some(*self.holds_up_since.get_or_insert(now)),
+            false => self.holds_up_since.take(),
+        };
+        let lasting = since.map_or(Duration::ZERO, |since| now.since(since));
+        if !does {
+            self.held_up += lasting;
+            return self.held_up;
+        }
+        self.held_up + lasting
+    }
+
+    /// Begins anew with nobody waiting for it.
+    pub(super) fn board(&mut self, boat: Boat) {
+        self.phase = Phase::Snapshotting { boat };
+        self.held_up = Duration::ZERO;
+        self.holds_up_since = None;
     }
 
     /// Returns why the connection has to end by `now`, if it has.
@@ -248,20 +246,7 @@ impl Connection {
         if silence >= PEER_SILENCE_MAX {
             return Some(CloseReason::Silent);
         }
-        let stalled = self.in_flight > 0 && now.since(self.moved_at) >= STALL_MAX;
-        stalled.then_some(CloseReason::Stalled)
+        let stalled = |since: Timestamp| now.since(since) >= STALL_MAX;
+        (self.window.stalled_since().is_some_and(stalled)).then_some(CloseReason::Stalled)
     }
-}
-
-/// Returns whether both stand at the same point of the log; a differing root is for the node to find.
-fn same_point(a: Position, b: Position) -> bool {
-    a.epoch == b.epoch && a.level == b.level
-}
-
-fn follows(cursor: Position, next: &FrameHeader) -> bool {
-    let epoch_fits = match next.kind {
-        FrameKind::Changes => next.epoch == cursor.epoch,
-        FrameKind::Epoch => next.epoch.counter > cursor.epoch.counter,
-    };
-    epoch_fits && next.from == cursor.level
 }

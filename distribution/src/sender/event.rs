@@ -1,15 +1,32 @@
 //! Inputs, outputs and limits of the sender; it holds no state.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locus_proto::{FrameHeader, Level, NodeId, NodeName, Position, v1};
+use locus_proto::v1::GroupLeftReason;
+use locus_proto::{FrameHeader, Level, NodeId, NodeName, Position, Transport, v1};
 use serde::{Deserialize, Serialize};
+
+use super::{Boat, CloseReason, Path, PathReason};
+use crate::multicast::GroupConfig;
 
 /// Most connections at once; a cluster is planned for 256 nodes.
 pub const PEERS_MAX: usize = 1024;
-/// Most snapshots served at once: a cluster that starts cold must not stampede the master.
+/// Most readings of the table that begin before another has ended: a cluster that starts cold must not stampede
+/// the master. All nodes that wait when one begins share it.
 pub const SNAPSHOTS_MAX: usize = 4;
+/// Most readings for nodes that were too slow for one that they shared.
+pub const SLOW_SNAPSHOTS_MAX: usize = 4;
+/// Time that nodes are given to gather for the next reading of the table while one is under way.
+pub const BOARDING: Duration = Duration::from_millis(250);
+/// Longest time, in all, that one node lets the others of its reading wait.
+pub const HOLD_UP_MAX: Duration = Duration::from_secs(1);
+/// Time after a node with the group's keys has gone before they are changed, and between two such changes.
+pub const ROTATION_WAIT: Duration = Duration::from_secs(10);
+/// Shortest time between a node's leaving the group and its return: a node that comes and goes must not cost more
+/// than that.
+pub const BACK_AFTER: Duration = Duration::from_secs(1);
 /// Bytes in flight to one node by default: 80 ms of a 100 Mbit/s link.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 /// Time between heartbeats.
@@ -34,9 +51,23 @@ pub const RETURN_MAX: Duration = Duration::from_secs(10);
 /// A log tail up to this many bytes is always sent as it is, however small the table.
 pub const RELOAD_COST_MIN: u64 = 64 * 1024;
 
-/// Number of a connection, chosen by the edge and never used twice.
+/// Number of a connection, chosen by the edge and never used twice; from 1, since 0 is [`GROUP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Peer(pub u64);
+
+/// The reader of the log that stands for all nodes in the group.
+pub const GROUP: Peer = Peer(0);
+
+/// Where and how the group is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSetup {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Port on the master to which nodes send what they lack.
+    pub reply_port: u16,
+    /// Keys, size of datagrams, rate.
+    pub config: GroupConfig,
+}
 
 /// What a sender is told once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +80,10 @@ pub struct SenderConfig {
     pub reload_above: Option<u64>,
     /// Bytes in flight to one node, usually [`WINDOW_BYTES`].
     pub window_bytes: usize,
+    /// How nodes are to be served; combined with what each of them wishes.
+    pub transport: Transport,
+    /// The group; `None`: there is none, whatever anybody wishes.
+    pub group: Option<GroupSetup>,
 }
 
 impl std::fmt::Debug for SenderConfig {
@@ -57,6 +92,8 @@ impl std::fmt::Debug for SenderConfig {
             .field("cluster", &self.cluster)
             .field("reload_above", &self.reload_above)
             .field("window_bytes", &self.window_bytes)
+            .field("transport", &self.transport)
+            .field("group", &self.group)
             .finish_non_exhaustive()
     }
 }
@@ -132,12 +169,25 @@ pub enum SenderEvent {
         /// Bytes of messages wanted; one frame at least, even if it is larger.
         bytes_max: usize,
     },
-    /// Read the next part of the table and answer with [`crate::Sender::handle_records`].
+    /// Read the next part of the table and answer with [`crate::Sender::handle_records`], or with
+    /// [`crate::Sender::handle_unreadable`]. One read per boat at a time.
     ReadTable {
-        /// For whom.
-        peer: Peer,
-        /// Start anew; otherwise go on where this peer's last part ended.
+        /// For which reading of the table.
+        boat: Boat,
+        /// Start anew; otherwise go on where this boat's last part ended.
         first: bool,
+    },
+    /// From now on there are two readings of the table where there was one: both go on where `from` is.
+    SplitScan {
+        /// The one that was.
+        from: Boat,
+        /// The other.
+        to: Boat,
+    },
+    /// Nobody wants the rest of this reading: forget where it is. Not said of one that has come to its end.
+    EndScan {
+        /// Which.
+        boat: Boat,
     },
     /// Read sums or records at the table's level and answer at once: with
     /// [`crate::Sender::handle_audit_sums`], [`crate::Sender::handle_audit_records`] or, if the records
@@ -179,6 +229,36 @@ pub enum SenderEvent {
         /// How it is brought up to date.
         plan: v1::Plan,
     },
+    /// The log comes to a node by another way now.
+    PathChanged {
+        /// Its number.
+        node: NodeId,
+        /// Its name.
+        name: NodeName,
+        /// Which way it came.
+        from: Path,
+        /// Which way it comes.
+        to: Path,
+        /// Why.
+        reason: PathReason,
+    },
+    /// Alarm: a node that is to be in the group does not hear it, or cannot trust it; it is served over its
+    /// connection. Said once, until [`Self::MulticastBack`] or until it connects anew.
+    MulticastLost {
+        /// Its number.
+        node: NodeId,
+        /// Its name.
+        name: NodeName,
+        /// Why.
+        reason: GroupLeftReason,
+    },
+    /// A node of which [`Self::MulticastLost`] was said is in the group again.
+    MulticastBack {
+        /// Its number.
+        node: NodeId,
+        /// Its name.
+        name: NodeName,
+    },
     /// A node that had greeted is gone.
     NodeDown {
         /// Its connection.
@@ -189,74 +269,5 @@ pub enum SenderEvent {
         name: NodeName,
         /// Why.
         reason: CloseReason,
-    },
-}
-
-/// Why a connection to a node ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum CloseReason {
-    /// The other side, or the network.
-    #[error("the connection was lost")]
-    Lost,
-    /// Too many connections.
-    #[error("all {PEERS_MAX} connections are in use")]
-    Full,
-    /// No Hello in time.
-    #[error("no greeting within {} s", GREETING_MAX.as_secs())]
-    NotGreeted,
-    /// Nothing was heard.
-    #[error("silent for {} s", PEER_SILENCE_MAX.as_secs())]
-    Silent,
-    /// Nothing was taken.
-    #[error("took no byte for {} s", STALL_MAX.as_secs())]
-    Stalled,
-    /// The same node has connected again.
-    #[error("replaced by a newer connection of the same node")]
-    Replaced,
-    /// It belongs to another cluster.
-    #[error("belongs to another cluster")]
-    WrongCluster,
-    /// It broke the protocol.
-    #[error("broke the protocol")]
-    Violation,
-    /// The log has no frame that follows the node's position.
-    #[error("the log has nothing that follows the node's position")]
-    LogUnreadable,
-    /// The operator asked that it loads the table anew.
-    #[error("reload asked for by the operator")]
-    ReloadAsked,
-}
-
-/// Why a node was not ordered to audit its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuditOrderError {
-    /// It is not connected.
-    #[error("node {0} is not connected")]
-    NotConnected(NodeId),
-    /// It has not reported on the last order yet.
-    #[error("node {0} has not reported on the last order yet")]
-    Busy(NodeId),
-}
-
-/// What a node did wrong. The sender has dropped it and asks to close it; count or log this.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// Another cluster's.
-    #[error("node {node} is of cluster {theirs}, this is {ours}")]
-    Cluster {
-        /// Its number.
-        node: NodeId,
-        /// Its cluster.
-        theirs: NodeName,
-        /// Ours.
-        ours: NodeName,
-    },
-    /// A message that a node must not send, or not at that point.
-    #[error("unexpected {message} while {sending}", sending = .sending.as_str())]
-    Unexpected {
-        /// The message.
-        message: &'static str,
-        /// The state of its connection.
-        sending: Sending,
     },
 }

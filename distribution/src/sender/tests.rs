@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use locus_proto::v1::{Heartbeat, Hello, Plan, SnapshotEnd, SnapshotPart};
 use locus_proto::{
     Change, ChangeOp, Epoch, EpochId, FrameHeader, FrameKind, Key, Level, NodeState, NodeStatus,
-    Root,
+    Root, Transport,
 };
 
 use super::*;
 use crate::ROSTER_MAX;
 
 mod audit;
+mod boats;
+mod group;
 
 struct Cost {
     log: Option<u64>,
@@ -63,6 +66,8 @@ fn sender() -> Sender {
         table_key: [7; 16],
         reload_above: None,
         window_bytes: 1_000,
+        transport: Transport::Auto,
+        group: None,
     };
     Sender::new(
         Timestamp(0),
@@ -84,6 +89,8 @@ fn hello(node: u16, position: Option<Position>) -> Message {
         name: format!("n{node}").parse().unwrap(),
         boot: locus_proto::BootId(1),
         sip: String::new(),
+        newest: 1,
+        transport: Transport::Auto,
         position,
     })
 }
@@ -101,6 +108,7 @@ fn status(level: u64) -> Message {
         audits_total: 0,
         repaired_total: 0,
         health: locus_proto::TableHealth::default(),
+        group: locus_proto::GroupHealth::default(),
     })
 }
 
@@ -121,9 +129,17 @@ fn frame(from: u64, to: u64, bytes: usize) -> LogFrame {
     }
 }
 
+fn arrived() -> Arrived {
+    Arrived {
+        address: "10.0.0.1:5000".into(),
+        medium: Medium::Tcp,
+        identity: None,
+    }
+}
+
 fn connect(sender: &mut Sender, now: Timestamp, peer: u64, position: Option<Position>) {
     let node = u16::try_from(peer).unwrap();
-    sender.handle_connected(now, Peer(peer), "10.0.0.1:5000".into());
+    sender.handle_connected(now, Peer(peer), arrived());
     sender
         .handle_message(now, Peer(peer), hello(node, position), &CHEAP)
         .unwrap();
@@ -147,6 +163,11 @@ fn reads(sender: &mut Sender) -> Vec<SenderEvent> {
             | SenderEvent::Alarm(_)
             | SenderEvent::AuditReported { .. }
             | SenderEvent::Close { .. }
+            | SenderEvent::SplitScan { .. }
+            | SenderEvent::EndScan { .. }
+            | SenderEvent::PathChanged { .. }
+            | SenderEvent::MulticastLost { .. }
+            | SenderEvent::MulticastBack { .. }
             | SenderEvent::NodeUp { .. }
             | SenderEvent::NodeDown { .. } => {}
         }
@@ -300,7 +321,7 @@ fn whoever_breaks_the_protocol_is_dropped() {
         if greeted {
             connect(&mut s, now, 1, Some(at(2, 100)));
         } else {
-            s.handle_connected(now, Peer(1), String::new());
+            s.handle_connected(now, Peer(1), arrived());
         }
         sent(&mut s);
         let outcome = s.handle_message(now, Peer(1), message, &CHEAP);
@@ -320,7 +341,7 @@ fn whoever_breaks_the_protocol_is_dropped() {
 #[test]
 fn the_mute_the_silent_and_the_stalled_are_closed() {
     let mut s = sender();
-    s.handle_connected(seconds(0), Peer(1), String::new()); // says nothing
+    s.handle_connected(seconds(0), Peer(1), arrived()); // says nothing
     connect(&mut s, seconds(0), 2, Some(at(2, 100))); // greets, then nothing
     connect(&mut s, seconds(0), 3, Some(at(2, 100))); // reports, and takes nothing
     connect(&mut s, seconds(0), 4, Some(at(2, 100))); // all is well
@@ -365,7 +386,7 @@ fn a_report_counts_until_the_node_greets_again() {
     s.handle_closed(seconds(1), Peer(1));
     assert_eq!(s.roster()[0].levels_behind, Some(0), "while it is away");
     // It comes back without its table: nobody may think that it still has level 100.
-    s.handle_connected(seconds(2), Peer(2), String::new());
+    s.handle_connected(seconds(2), Peer(2), arrived());
     s.handle_message(seconds(2), Peer(2), hello(1, None), &CHEAP)
         .unwrap();
     assert_eq!(s.roster()[0].status, None);
@@ -380,7 +401,7 @@ fn connections_and_remembered_nodes_are_bounded() {
         connect(&mut s, Timestamp(0), peer, Some(at(2, 100)));
     }
     sent(&mut s);
-    s.handle_connected(Timestamp(0), Peer(most + 1), String::new());
+    s.handle_connected(Timestamp(0), Peer(most + 1), arrived());
     assert_eq!(closes(&mut s), [(most + 1, CloseReason::Full)]);
     assert_eq!(sent(&mut s), ["rejection"]);
     assert_eq!(s.counters().peers_refused_total, 1);
@@ -417,7 +438,7 @@ fn a_node_that_the_log_cannot_serve_reloads_next_time() {
         s.handle_frames(Timestamp(0), Peer(1), answer);
         assert_eq!(closes(&mut s), [(1, CloseReason::LogUnreadable)]);
         sent(&mut s);
-        s.handle_connected(Timestamp(0), Peer(2), String::new());
+        s.handle_connected(Timestamp(0), Peer(2), arrived());
         let again = hello(1, Some(at(2, 90)));
         s.handle_message(Timestamp(0), Peer(2), again, &CHEAP)
             .unwrap();
@@ -431,10 +452,10 @@ fn a_node_that_the_log_cannot_serve_reloads_next_time() {
         let part = SnapshotPart {
             records: Vec::new(),
         };
-        s.handle_records(Timestamp(0), Peer(2), part, Some(end));
+        s.handle_records(Timestamp(0), Boat(1), part, Some(end));
         assert_eq!(sent(&mut s), ["snapshot end", "heartbeat"]);
         s.handle_closed(Timestamp(0), Peer(2));
-        s.handle_connected(Timestamp(0), Peer(3), String::new());
+        s.handle_connected(Timestamp(0), Peer(3), arrived());
         let again = hello(1, Some(at(2, 90)));
         s.handle_message(Timestamp(0), Peer(3), again, &CHEAP)
             .unwrap();
@@ -459,9 +480,9 @@ fn answers_that_nobody_asked_for_change_nothing() {
     let part = SnapshotPart {
         records: vec![record],
     };
-    for peer in [Peer(1), Peer(9)] {
+    for peer in [Peer(1), Peer(9), GROUP] {
         s.handle_frames(Timestamp(0), peer, vec![frame(100, 101, 9)]);
-        s.handle_records(Timestamp(0), peer, part.clone(), Some(end));
+        s.handle_records(Timestamp(0), Boat(peer.0), part.clone(), Some(end));
         s.handle_sent(Timestamp(0), peer, usize::MAX);
     }
     s.handle_closed(Timestamp(0), Peer(9));

@@ -8,6 +8,7 @@ use locus_proto::v1::{AuditOrder, AuditRefusal, AuditReport, AuditScope};
 use locus_proto::{NodeId, NodeName, Timestamp};
 
 use super::Core;
+use super::distribute::find;
 use crate::event::Event;
 use crate::provision::{Answer, Audited, NodeAudit, NodeRef, RequestError};
 
@@ -82,17 +83,8 @@ impl Core {
         };
         let mut roster = sender.roster();
         if let Some(wanted) = node {
-            let by_name = |name: &NodeName| roster.iter().position(|node| node.name == *name);
-            let by_number = |id: NodeId| roster.iter().position(|node| node.node == id);
-            let at = match wanted {
-                NodeRef::Number(id) => by_number(*id),
-                // A name may be made of digits only; a number in a text is tried after it.
-                NodeRef::Name(name) => {
-                    by_name(name).or_else(|| by_number(NodeId(name.as_str().parse().ok()?)))
-                }
-            };
-            let at = at.ok_or_else(|| RequestError::NoSuchNode(wanted.clone()))?;
-            roster = vec![roster.swap_remove(at)];
+            let found = find(&roster, wanted).cloned();
+            roster = vec![found.ok_or_else(|| RequestError::NoSuchNode(wanted.clone()))?];
         }
         self.orders += 1;
         let epoch = self.master.position().epoch.counter;

@@ -1,12 +1,13 @@
-//! Nodes: their connections, the sender's wishes, who has reached a level. It changes no record.
+//! Nodes: their connections, the sender's wishes, the roster. It changes no record.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use locus_distribution::{
-    Costs, Peer, RosterEntry, Sender, SenderConfig, SenderEvent, WINDOW_BYTES,
+    Arrived, Boat, Costs, Peer, RosterEntry, Sender, SenderConfig, SenderEvent, WINDOW_BYTES,
 };
-use locus_proto::v1::{SNAPSHOT_PART_BYTES, SnapshotEnd, SnapshotPart};
-use locus_proto::{Frame, Level, Lineage, Message, NodeName, Timestamp, Verdict};
+use locus_proto::v1::{GroupLeftReason, SNAPSHOT_PART_BYTES, SnapshotEnd, SnapshotPart};
+use locus_proto::{Frame, Level, Message, NodeId, Timestamp};
 
 use super::batch::Work;
 use super::input::{Output, Transmit};
@@ -14,24 +15,17 @@ use super::{Core, Place};
 use crate::event::Event;
 use crate::log::Index;
 use crate::master::{Master, RecoverError};
-use crate::provision::{AlarmView, Answer, NodeView, RequestError};
+use crate::provision::{AlarmView, Answer, LostView, NodeRef, NodeView, RequestError};
 
-/// Most requests that wait for a level at once.
-pub(super) const WAITING_MAX: usize = 1024;
 /// Most steps through the table for one input; each is some 0.2 ms, however empty the table.
 const TABLE_STEPS_MAX: usize = 4;
 /// Time until the next steps, if nothing else happens before.
 const TABLE_PAUSE: Duration = Duration::from_millis(1);
-/// A node that was heard within this time is waited for though it is not connected: its agent may be
-/// restarting. One that is away for longer holds nobody up.
-const RECENT: Duration = Duration::from_secs(60);
-
-/// A request that waits until all nodes have a level.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    ticket: u64,
-    level: Level,
-    pub(super) deadline: Timestamp,
+/// A node that the group does not reach.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lost {
+    since: Timestamp,
+    reason: GroupLeftReason,
 }
 
 struct CoreCosts<'a> {
@@ -69,6 +63,8 @@ impl Core {
             table_key: self.config.table_key,
             reload_above: self.config.reload_above,
             window_bytes: WINDOW_BYTES,
+            transport: self.config.transport,
+            group: self.config.group.clone(),
         };
         let (lineage, head) = (self.master.lineage().clone(), self.master.position());
         let time = self.time(now);
@@ -84,12 +80,27 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn connected(&mut self, now: Timestamp, peer: Peer, address: String) {
+    pub(super) fn connected(&mut self, now: Timestamp, peer: Peer, arrived: Arrived) {
         if let Some(sender) = &mut self.sender {
-            self.addresses.insert(peer, address.clone());
-            sender.handle_connected(now, peer, address);
+            self.addresses.insert(peer, arrived.address.clone());
+            sender.handle_connected(now, peer, arrived);
         } else {
             self.outputs.push_back(Output::Close { peer });
+        }
+    }
+
+    pub(super) fn datagrams(&mut self, now: Timestamp, datagrams: Vec<(SocketAddr, Vec<u8>)>) {
+        let Some(sender) = &mut self.sender else {
+            return;
+        };
+        for (from, bytes) in datagrams {
+            sender.handle_datagram(now, from, bytes);
+        }
+    }
+
+    pub(super) fn removed(&mut self, now: Timestamp, node: NodeId) {
+        if let Some(sender) = &mut self.sender {
+            sender.handle_removed(now, node);
         }
     }
 
@@ -103,8 +114,6 @@ impl Core {
 
     fn forget(&mut self, peer: Peer) {
         self.addresses.remove(&peer);
-        self.scans.remove(&peer);
-        self.reads.retain(|(reader, _)| *reader != peer);
     }
 
     pub(super) fn message(&mut self, now: Timestamp, peer: Peer, message: Message) {
@@ -150,7 +159,8 @@ impl Core {
             self.say(Event::LogUnreadable { reason, suppressed });
         }
         // No frames where some were asked for: the sender closes the connection and has the node reload
-        // at its next Hello, from the table, which is whole.
+        // at its next Hello, from the table, which is whole. Those in the group fall back to their
+        // connections first.
         if let Some(sender) = &mut self.sender {
             sender.handle_frames(now, peer, Vec::new());
         }
@@ -161,10 +171,10 @@ impl Core {
     pub(super) fn pump(&mut self, now: Timestamp) {
         for _ in 0..TABLE_STEPS_MAX {
             self.pump_events(now);
-            let Some((peer, first)) = self.reads.pop_front() else {
+            let Some((boat, first)) = self.reads.pop_front() else {
                 return;
             };
-            self.read_table(now, peer, first);
+            self.read_table(now, boat, first);
         }
         self.pump_events(now);
         if !self.reads.is_empty() {
@@ -181,6 +191,9 @@ impl Core {
                     bytes,
                     counted,
                 });
+            }
+            while let Some(datagram) = self.sender.as_mut().and_then(Sender::poll_datagram) {
+                self.datagrams.push_back(datagram);
             }
             let Some(event) = self.sender.as_mut().and_then(Sender::poll_event) else {
                 return;
@@ -200,7 +213,16 @@ impl Core {
                 after,
                 bytes_max,
             }),
-            SenderEvent::ReadTable { peer, first } => self.reads.push_back((peer, first)),
+            SenderEvent::ReadTable { boat, first } => self.reads.push_back((boat, first)),
+            SenderEvent::SplitScan { from, to } => {
+                if let Some(cursor) = self.scans.get(&from).copied() {
+                    self.scans.insert(to, cursor);
+                }
+            }
+            SenderEvent::EndScan { boat } => {
+                self.scans.remove(&boat);
+                self.reads.retain(|(reader, _)| *reader != boat);
+            }
             SenderEvent::ReadAudit { peer, scope } => self.read_audit(now, peer, scope),
             SenderEvent::Alarm(disagreement) => self.alarm(now, disagreement),
             SenderEvent::AuditReported { node, report } => self.audit_reported(now, node, report),
@@ -215,6 +237,7 @@ impl Core {
                 address,
                 plan,
             } => {
+                self.lost.remove(&node); // said anew where it is so still
                 let up = Event::NodeUp {
                     node,
                     name,
@@ -229,8 +252,40 @@ impl Core {
                 name,
                 reason,
             } => {
+                self.lost.remove(&node);
                 self.say_node(now, Event::NodeDown { node, name, reason });
                 self.audit_lost(now, node);
+            }
+            SenderEvent::PathChanged {
+                node,
+                name,
+                from,
+                to,
+                reason,
+            } => {
+                let changed = Event::PathChanged {
+                    node,
+                    name,
+                    from,
+                    to,
+                    reason,
+                };
+                self.say_node(now, changed);
+            }
+            SenderEvent::MulticastLost { node, name, reason } => {
+                self.counters.multicast_lost_total += 1;
+                let since = now;
+                self.lost
+                    .entry(node)
+                    .or_insert(Lost { since, reason })
+                    .reason = reason;
+                self.say_node(now, Event::MulticastLost { node, name, reason });
+            }
+            SenderEvent::MulticastBack { node, name } => {
+                if let Some(lost) = self.lost.remove(&node) {
+                    let after = now.since(lost.since);
+                    self.say_node(now, Event::MulticastBack { node, name, after });
+                }
             }
         }
     }
@@ -244,11 +299,11 @@ impl Core {
         self.say(event);
     }
 
-    fn read_table(&mut self, now: Timestamp, peer: Peer, first: bool) {
+    fn read_table(&mut self, now: Timestamp, boat: Boat, first: bool) {
         let cursor = if first {
             None
         } else {
-            self.scans.remove(&peer)
+            self.scans.remove(&boat)
         };
         let mut records = Vec::new();
         let scanned = self.master.scan(
@@ -262,8 +317,10 @@ impl Core {
                 let reason = error.to_string();
                 self.say_inconsistent(now, reason);
                 self.verify_all(now);
-                self.outputs.push_back(Output::Close { peer });
-                self.closed(now, peer);
+                if let Some(sender) = &mut self.sender {
+                    sender.handle_unreadable(now, boat);
+                }
+                self.check_waiting(now);
                 return;
             }
         };
@@ -273,14 +330,35 @@ impl Core {
             root: head.root,
         });
         if let Some(next) = next {
-            self.scans.insert(peer, next);
+            self.scans.insert(boat, next);
         }
         if let Some(sender) = &mut self.sender {
-            sender.handle_records(now, peer, SnapshotPart { records }, end);
+            sender.handle_records(now, boat, SnapshotPart { records }, end);
         }
     }
 
-    pub(super) fn nodes(&self) -> Answer {
+    /// Has one node load the whole table anew.
+    pub(super) fn reload(&mut self, now: Timestamp, wanted: &NodeRef) -> Answer {
+        let Some(sender) = &mut self.sender else {
+            return Answer::Refused(RequestError::Busy);
+        };
+        let roster = sender.roster();
+        let Some(entry) = find(&roster, wanted) else {
+            return Answer::Refused(RequestError::NoSuchNode(wanted.clone()));
+        };
+        let asked = Answer::ReloadAsked {
+            node: entry.node,
+            name: entry.name.clone(),
+            connected: entry.connected,
+        };
+        if !sender.handle_reload_asked(now, entry.node) {
+            return Answer::Refused(RequestError::NoSuchNode(wanted.clone())); // forgotten meanwhile
+        }
+        self.counters.reloads_asked_total += 1;
+        asked
+    }
+
+    pub(super) fn nodes(&self, now: Timestamp) -> Answer {
         let roster = self.sender.as_ref().map(Sender::roster).unwrap_or_default();
         let alarm = self.alarm.map(|alarm| AlarmView {
             level: alarm.disagreement.level,
@@ -291,66 +369,38 @@ impl Core {
         Answer::Nodes {
             position: self.master.position(),
             alarm,
-            nodes: roster.into_iter().map(view).collect(),
-        }
-    }
-
-    pub(super) fn wait(&mut self, now: Timestamp, ticket: u64, level: Level, deadline: Timestamp) {
-        if self.waiting.len() >= WAITING_MAX {
-            self.answer(ticket, Answer::Refused(RequestError::Busy));
-            return;
-        }
-        self.waiting.push(Waiting {
-            ticket,
-            level,
-            deadline,
-        });
-        self.check_waiting(now);
-    }
-
-    /// Answers the waiting requests whose level is reached or whose time is up.
-    pub(super) fn check_waiting(&mut self, now: Timestamp) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let head = self.master.position().level;
-        let roster = self.sender.as_ref().map(Sender::roster).unwrap_or_default();
-        let lineage = self.master.lineage().clone();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let behind: Vec<NodeName> = roster
-                .iter()
-                .filter(|node| node.connected || now.since(node.heard_at) < RECENT)
-                .filter(|node| !has_applied(node, waiting.level, head, &lineage))
-                .map(|node| node.name.clone())
-                .collect();
-            let reached = head >= waiting.level && behind.is_empty();
-            if reached || now >= waiting.deadline {
-                let level = head;
-                self.answer(
-                    waiting.ticket,
-                    Answer::Waited {
-                        level,
-                        behind,
-                        reached,
-                    },
-                );
-            } else {
-                self.waiting.push(waiting);
-            }
+            nodes: roster
+                .into_iter()
+                .map(|entry| {
+                    let lost = self.lost.get(&entry.node).map(|lost| LostView {
+                        lasts: now.since(lost.since),
+                        reason: lost.reason,
+                    });
+                    view(entry, lost)
+                })
+                .collect(),
         }
     }
 }
 
-/// Whether the last report of `node` says that it holds everything up to `level` of this log.
-fn has_applied(node: &RosterEntry, level: Level, head: Level, lineage: &Lineage) -> bool {
-    node.status.as_ref().is_some_and(|status| {
-        let at = status.position;
-        at.level >= level && lineage.judge(at.epoch, at.level, head) == Verdict::Continue
-    })
+/// Returns the node that is meant. A name may be made of digits only; a number in a text is tried after it.
+pub(super) fn find<'a>(roster: &'a [RosterEntry], wanted: &NodeRef) -> Option<&'a RosterEntry> {
+    let by_number = |id: NodeId| roster.iter().find(|node| node.node == id);
+    match wanted {
+        NodeRef::Number(id) => by_number(*id),
+        NodeRef::Name(name) => roster
+            .iter()
+            .find(|node| node.name == *name)
+            .or_else(|| by_number(NodeId(name.as_str().parse().ok()?))),
+    }
 }
 
-fn view(entry: RosterEntry) -> NodeView {
+fn view(entry: RosterEntry, multicast_lost: Option<LostView>) -> NodeView {
     NodeView {
+        path: entry.path.as_str(),
+        version: entry.version,
+        connection_frame_bytes_total: entry.connection_frame_bytes_total,
+        multicast_lost,
         sending: if entry.connected {
             entry.sending.as_str()
         } else {

@@ -1,9 +1,10 @@
 //! What can happen to the core and what it asks for: closed lists, the inputs serialisable.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use locus_distribution::{LogFrame, Peer, SenderCounters};
-use locus_proto::{EpochId, Frame, MasterTime, Message, NodeName, Position};
+use locus_distribution::{Arrived, GroupSetup, LogFrame, Peer, SenderCounters};
+use locus_proto::{EpochId, Frame, MasterTime, Message, NodeId, NodeName, Position, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
@@ -23,6 +24,10 @@ pub struct CoreConfig {
     pub registrar: RegistrarLimits,
     /// Levels above which a node reloads, if fixed.
     pub reload_above: Option<u64>,
+    /// How nodes get what is live.
+    pub transport: Transport,
+    /// The group, if there is one.
+    pub group: Option<GroupSetup>,
 }
 
 impl std::fmt::Debug for CoreConfig {
@@ -32,6 +37,8 @@ impl std::fmt::Debug for CoreConfig {
             .field("records_max", &self.records_max)
             .field("registrar", &self.registrar)
             .field("reload_above", &self.reload_above)
+            .field("transport", &self.transport)
+            .field("group", &self.group)
             .finish_non_exhaustive()
     }
 }
@@ -61,8 +68,8 @@ pub enum Input {
     Connected {
         /// Number of the connection.
         peer: Peer,
-        /// Where it came from.
-        address: String,
+        /// Where it came from, over what, and who it is by its certificate.
+        arrived: Arrived,
     },
     /// A message of it.
     Message {
@@ -82,6 +89,13 @@ pub enum Input {
     Closed {
         /// Number of the connection.
         peer: Peer,
+    },
+    /// Datagrams came to the group's reply port: where from, and what. Anybody can send some.
+    Datagrams(Vec<(SocketAddr, Vec<u8>)>),
+    /// The certificate of a node was revoked, or its CA was; its connections are being closed.
+    Removed {
+        /// Which.
+        node: NodeId,
     },
     /// No more requests wait: close the batch that was gathered.
     Flush,
@@ -184,6 +198,10 @@ pub struct CoreCounters {
     pub alarms_total: u64,
     /// Audits ordered by operators.
     pub audits_total: u64,
+    /// Reloads of nodes ordered by operators.
+    pub reloads_asked_total: u64,
+    /// Times that the group stopped to reach a node.
+    pub multicast_lost_total: u64,
 }
 
 /// Where the core stands: what a replay has to reproduce.

@@ -1,9 +1,9 @@
 //! The heart of the service: every request, registration and node passes through it, in one order. It reads
 //! no clock, socket or file.
 //!
-//! Contract: call one `handle_*`, then drain [`Core::poll_transmit`] and [`Core::poll_output`] until both
-//! return `None`, in that order, doing at once what is asked for; then take the next input. After
-//! [`Output::Append`] the very next input says what became of it.
+//! Contract: call one `handle_*`, then drain [`Core::poll_transmit`], [`Core::poll_datagram`] and
+//! [`Core::poll_output`] until all return `None`, in that order, doing at once what is asked for; then take the
+//! next input. After [`Output::Append`] the very next input says what became of it.
 
 mod audit;
 mod batch;
@@ -12,6 +12,7 @@ mod gather;
 mod input;
 mod request;
 mod verify;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,13 @@ mod tests;
 pub use batch::BATCH_BYTES_MAX;
 pub use input::{CoreConfig, CoreCounters, EndState, Input, Output, Transmit};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use locus_distribution::{LogFrame, Peer, Sender};
+use locus_distribution::{Boat, GroupDatagram, LogFrame, Peer, Sender};
 use locus_proto::{
-    Change, Epoch, EpochId, Frame, FrameHeader, FrameKind, Level, MasterTime, Message, Position,
-    Timestamp,
+    Change, Epoch, EpochId, Frame, FrameHeader, FrameKind, Level, MasterTime, Message, NodeId,
+    Position, Timestamp,
 };
 use locus_table::{OpenTableError, Prepared, ScanCursor};
 
@@ -35,8 +36,9 @@ use crate::master::{Alive, Master, MemoryFault, RecoverError, ServiceClock};
 use crate::provision::{Answer, EXPIRED_MAX, ExpiryQueue};
 use audit::Ordered;
 use batch::{Batch, Reply, Work};
-use distribute::Waiting;
+use distribute::Lost;
 use verify::{Alarm, Scrub};
+use wait::Waiting;
 
 /// Most requests that wait for the batch before theirs; the driver hands over far fewer at a time.
 pub const BACKLOG_MAX: usize = 16 * 1024;
@@ -63,9 +65,9 @@ pub struct Core {
     /// that does, so that the one that is too much is found and the others still share their writes.
     requests_max: usize,
     in_flight: Option<InFlight>,
-    scans: HashMap<Peer, ScanCursor>,
+    scans: HashMap<Boat, ScanCursor>,
     /// Steps through the table that nodes wait for, and whether each is the first.
-    reads: VecDeque<(Peer, bool)>,
+    reads: VecDeque<(Boat, bool)>,
     read_at: Timestamp,
     waiting: Vec<Waiting>,
     scrub: Scrub,
@@ -79,8 +81,11 @@ pub struct Core {
     /// Audits ordered in this life.
     orders: u64,
     addresses: HashMap<Peer, String>,
+    /// Nodes that the group does not reach though it should: an alarm each.
+    lost: BTreeMap<NodeId, Lost>,
     outputs: VecDeque<Output>,
     transmits: VecDeque<Transmit>,
+    datagrams: VecDeque<GroupDatagram>,
     alive_at: Timestamp,
     expire_at: Timestamp,
     counters: CoreCounters,
@@ -161,8 +166,10 @@ impl Core {
             ordered: None,
             orders: 0,
             addresses: HashMap::new(),
+            lost: BTreeMap::new(),
             outputs: VecDeque::new(),
             transmits: VecDeque::new(),
+            datagrams: VecDeque::new(),
             alive_at: Timestamp::default(),
             expire_at: Timestamp::default(),
             counters: CoreCounters::default(),
@@ -183,7 +190,7 @@ impl Core {
                 alive,
             } => self.start(now, epoch, wall_ms, alive),
             Input::Api { ticket, request } => self.request(now, ticket, request),
-            Input::Connected { peer, address } => self.connected(now, peer, address),
+            Input::Connected { peer, arrived } => self.connected(now, peer, arrived),
             Input::Message { peer, message } => self.message(now, peer, *message),
             Input::Sent { peer, bytes } => {
                 if let Some(sender) = &mut self.sender {
@@ -191,6 +198,8 @@ impl Core {
                 }
             }
             Input::Closed { peer } => self.closed(now, peer),
+            Input::Datagrams(datagrams) => self.datagrams(now, datagrams),
+            Input::Removed { node } => self.removed(now, node),
             Input::Flush => self.gather(now, true),
             Input::Committed => self.committed(now)?,
             Input::CommitFailed { reason } => self.commit_failed(now, reason),
@@ -213,6 +222,11 @@ impl Core {
     /// Returns the next bytes for a node.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Returns the next datagram of the group.
+    pub fn poll_datagram(&mut self) -> Option<GroupDatagram> {
+        self.datagrams.pop_front()
     }
 
     /// Returns what has to be done next.

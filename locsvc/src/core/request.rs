@@ -21,7 +21,8 @@ impl Core {
                 time: self.time(now),
                 records: self.master.records(),
             },
-            Request::Nodes => self.nodes(),
+            Request::Nodes => self.nodes(now),
+            Request::Reload { node } => self.reload(now, &node),
             Request::Wait { level, deadline } => {
                 self.wait(now, ticket, level, deadline);
                 return;

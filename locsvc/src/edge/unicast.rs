@@ -1,23 +1,34 @@
-//! TCP connections of the nodes' agents: bytes in, messages to the core; bytes out. It understands none.
+//! Connections of the nodes' agents, over TCP and the bus: bytes in, messages to the core; bytes out. It
+//! understands none.
+//!
+//! Each has two threads. Without `insecure` it begins with a TLS handshake, in the reading thread: only a node
+//! of the cluster gets one of the places, and the core hears of nobody else.
 
-use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+mod connection;
+mod listen;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use locus_distribution::{PEERS_MAX, Peer};
-use locus_proto::Deframer;
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use locus_distribution::Peer;
+use locus_identity::{Closer, Holder, Peer as Certified};
 use serde::Serialize;
-use socket2::{SockRef, TcpKeepalive};
 
+use super::handshakes::Handshakes;
 use super::port::{Arrival, Inbox};
+use super::security::Security;
 use crate::clock::Clock;
+use crate::config::DistributionConfig;
 use crate::core::{Input, Transmit};
 use crate::event::{self, Event, Limiter};
+use listen::Listener;
 
 /// Most messages that wait to be written to one node; the window closes at 1 MiB, so this many wait only
 /// for a node that takes nothing, and it is dropped.
@@ -25,56 +36,105 @@ pub(super) const QUEUE_MAX: usize = 16 * 1024;
 /// Most bytes that wait to be written to one node: its window, and answers to as many registrations as it
 /// may have under way. A node for which more wait is dropped.
 pub(super) const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of one read and, about, of one write.
-const BLOCK_BYTES: usize = 64 * 1024;
-/// A write that takes longer ends the connection; the core has given the node up before (30 s).
-const WRITE_MAX: Duration = Duration::from_secs(35);
-/// A host that vanished is noticed within 25 s though nothing is sent to it.
-const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_RETRIES: u32 = 3;
-/// Pause after an accept that failed, for instance because there are no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Most TLS handshakes under way: a thread each.
+const HANDSHAKES_MAX: usize = 256;
+/// Time for a TLS handshake; a whole cluster may come back at once to a small machine.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most connections of one node: the one that it follows, one on each better path that it tries, and those
+/// that a dead host has left behind.
+const NODE_CONNECTIONS_MAX: usize = 8;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Returned when the listener cannot be opened.
+/// Returned when a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for nodes on {listen} (distribution.listen)")]
-pub struct StartUnicastError {
-    /// The address.
-    pub listen: SocketAddr,
-    /// Why.
-    #[source]
-    pub source: io::Error,
+pub enum StartUnicastError {
+    /// The TCP port.
+    #[error("cannot listen for nodes on {listen} (distribution.listen)")]
+    Tcp {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A socket of the bus.
+    #[error(
+        "cannot listen for nodes on the bus {} (distribution.bus): its folder has to exist and locsvc to \
+         be allowed to write there",
+        path.display()
+    )]
+    Bus {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process serves it.
+    #[error(
+        "somebody listens on {} (distribution.bus) already: another locsvc? end it first",
+        .0.display()
+    )]
+    BusTaken(PathBuf),
+    /// What is there is no socket.
+    #[error(
+        "{} (distribution.bus) is there and is no socket: it is not removed; choose another path",
+        .0.display()
+    )]
+    NoSocket(PathBuf),
 }
 
-/// Counts since the listener was opened.
+/// Counts since the listeners were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct UnicastCounters {
     /// Connections refused because too many were open, or closed because of what came over them.
     pub refused_total: u64,
     /// Nodes dropped because they did not take what was queued for them.
     pub dropped_total: u64,
+    /// TLS handshakes that failed: no TLS, no certificate of this cluster, too slow.
+    pub handshakes_failed_total: u64,
+    /// TLS handshakes refused or ended because too many were under way.
+    pub handshakes_crowded_total: u64,
+    /// Connections closed because their certificate was revoked, or its CA retired.
+    pub revoked_total: u64,
 }
 
-/// The listener and its connections.
+/// The listeners and their connections.
 #[derive(Debug)]
 pub struct Unicast {
     shared: Arc<Shared>,
-    listener: TcpListener,
     address: SocketAddr,
+    acceptors: Vec<Acceptor>,
+}
+
+/// A listener with its thread.
+#[derive(Debug)]
+struct Acceptor {
+    listener: Arc<Listener>,
     stop: Sender<()>,
-    acceptor: JoinHandle<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Ends the connections of those who are not trusted any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Judge {
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     inbox: Inbox,
     clock: Clock,
+    security: Security,
+    handshakes: Handshakes,
+    handshake_timeout: Duration,
+    peers: AtomicU64,
     connections: Mutex<HashMap<Peer, Connection>>,
     refused: Mutex<Limiter>,
     refused_total: AtomicU64,
     dropped_total: AtomicU64,
+    handshakes_failed_total: AtomicU64,
+    revoked_total: AtomicU64,
 }
 
 /// A connection whose threads run.
@@ -83,7 +143,9 @@ struct Connection {
     /// `None` once it is being closed: the writer ends behind what is queued.
     queue: Option<Sender<Outgoing>>,
     queued_bytes: Arc<AtomicUsize>,
-    stream: TcpStream,
+    closer: Closer,
+    /// Who it is, unless everything is insecure.
+    certified: Option<Certified>,
 }
 
 #[derive(Debug)]
@@ -93,49 +155,96 @@ struct Outgoing {
 }
 
 impl Unicast {
-    /// Listens on `listen` and puts what happens there into `inbox`.
+    /// Listens as `config` says and puts what happens there into `inbox`.
     ///
     /// # Errors
     /// [`StartUnicastError`].
     pub fn start(
-        listen: SocketAddr,
+        config: &DistributionConfig,
+        security: Security,
         inbox: Inbox,
         clock: Clock,
     ) -> Result<Self, StartUnicastError> {
-        let failed = |source| StartUnicastError { listen, source };
-        let listener = TcpListener::bind(listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        Self::start_with(
+            config,
+            security,
+            inbox,
+            clock,
+            HANDSHAKES_MAX,
+            HANDSHAKE_TIMEOUT,
+        )
+    }
+
+    fn start_with(
+        config: &DistributionConfig,
+        security: Security,
+        inbox: Inbox,
+        clock: Clock,
+        handshakes_max: usize,
+        handshake_timeout: Duration,
+    ) -> Result<Self, StartUnicastError> {
+        let (tcp, address) = Listener::tcp(config.listen)?;
+        let mut listeners = vec![tcp];
+        for (path, side) in config.bus.iter().zip(listen::SIDES) {
+            listeners.push(Listener::bus(path, side)?);
+        }
         let shared = Arc::new(Shared {
             inbox,
             clock,
+            security,
+            handshakes: Handshakes::new(handshakes_max),
+            handshake_timeout,
+            peers: AtomicU64::new(0),
             connections: Mutex::default(),
             refused: Mutex::default(),
             refused_total: AtomicU64::new(0),
             dropped_total: AtomicU64::new(0),
+            handshakes_failed_total: AtomicU64::new(0),
+            revoked_total: AtomicU64::new(0),
         });
-        let (stop, stopped) = bounded(1);
-        let accepting = listener.try_clone().map_err(failed)?;
-        let for_thread = Arc::clone(&shared);
-        let acceptor = spawn("accept", move || accept(&accepting, &for_thread, &stopped));
+        let mut acceptors = Vec::new();
+        for listener in listeners {
+            let listener = Arc::new(listener);
+            let (stop, stopped) = bounded(1);
+            let for_thread = (Arc::clone(&listener), Arc::clone(&shared));
+            let thread = spawn("accept", move || {
+                let (listener, shared) = for_thread;
+                listen::accept(&listener, &shared, &stopped);
+            });
+            let thread = thread.map_err(|source| listener.failed(source))?;
+            acceptors.push(Acceptor {
+                listener,
+                stop,
+                thread,
+            });
+        }
         Ok(Self {
             shared,
-            listener,
             address,
-            stop,
-            acceptor: acceptor.map_err(failed)?,
+            acceptors,
         })
     }
 
-    /// Returns the address that is listened on.
+    /// Returns the TCP address that is listened on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Returns what ends the connections of those who are not trusted any more.
+    pub(crate) fn judge(&self) -> Judge {
+        let shared = Arc::clone(&self.shared);
+        Judge { shared }
+    }
+
     /// Returns what it has counted since it started.
     pub fn counters(&self) -> UnicastCounters {
+        let shared = &self.shared;
         UnicastCounters {
-            refused_total: self.shared.refused_total.load(Ordering::Relaxed),
-            dropped_total: self.shared.dropped_total.load(Ordering::Relaxed),
+            refused_total: shared.refused_total.load(Ordering::Relaxed),
+            dropped_total: shared.dropped_total.load(Ordering::Relaxed),
+            handshakes_failed_total: shared.handshakes_failed_total.load(Ordering::Relaxed),
+            handshakes_crowded_total: shared.handshakes.crowded_total(),
+            revoked_total: shared.revoked_total.load(Ordering::Relaxed),
         }
     }
 
@@ -165,7 +274,7 @@ impl Unicast {
             self.shared.dropped_total.fetch_add(1, Ordering::Relaxed);
             connection.queue = None;
             // The reader sees the end and says so to the core.
-            drop(connection.stream.shutdown(Shutdown::Both));
+            connection.closer.close();
         }
     }
 
@@ -178,16 +287,28 @@ impl Unicast {
 
     /// Takes no more connections.
     pub fn stop_accepting(&self) {
-        self.stop.try_send(()).ok();
-        drop(SockRef::from(&self.listener).shutdown(Shutdown::Both));
+        for acceptor in &self.acceptors {
+            acceptor.stop.try_send(()).ok();
+            acceptor.listener.shutdown();
+        }
     }
 
-    /// Closes every connection and waits for the acceptor.
+    /// Closes every connection, waits for the acceptors, removes the sockets of the bus.
     pub fn stop(self) {
         self.stop_accepting();
+        self.shared.handshakes.end_all();
         self.shared.connections().clear();
-        // It only ends early if it panicked, and said so then.
-        drop(self.acceptor.join());
+        for acceptor in self.acceptors {
+            // It only ends early if it panicked, and said so then.
+            drop(acceptor.thread.join());
+        }
+    }
+}
+
+impl Judge {
+    /// Judges everybody who is connected by what the identity folder holds now.
+    pub(crate) fn judge(&self) {
+        self.shared.judge_all();
     }
 }
 
@@ -200,6 +321,10 @@ impl Shared {
 
     fn refuse(&self, address: String, reason: String) {
         self.refused_total.fetch_add(1, Ordering::Relaxed);
+        self.say_refused(address, reason);
+    }
+
+    fn say_refused(&self, address: String, reason: String) {
         if let Some(suppressed) = self.permit() {
             event::emit(&Event::PeerRefused {
                 address,
@@ -217,6 +342,41 @@ impl Shared {
     fn send(&self, input: Input) -> Result<(), Ended> {
         self.inbox.send(Arrival::Input(input)).map_err(|_| Ended)
     }
+
+    fn judge_all(&self) {
+        // The core, which sends to them, does not wait while a thousand signatures are verified.
+        let connected: Vec<(Closer, Certified)> = {
+            let connections = self.connections();
+            let each = connections.values();
+            each.filter_map(|c| Some((c.closer.clone(), c.certified.clone()?)))
+                .collect()
+        };
+        let mut gone = HashMap::new();
+        for (closer, certified) in connected {
+            if self.security.judge(&certified).is_err() {
+                closer.close();
+                let connections = gone.entry(certified.identity.holder);
+                *connections.or_insert(0) += 1;
+            }
+        }
+        let mut nodes = BTreeSet::new();
+        for (holder, connections) in gone {
+            let total = u64::try_from(connections).unwrap_or(u64::MAX);
+            self.revoked_total.fetch_add(total, Ordering::Relaxed);
+            event::emit(&Event::Revoked {
+                who: holder.to_string(),
+                connections,
+            });
+            if let Holder::Node { id, .. } = holder {
+                nodes.insert(id);
+            }
+        }
+        for node in nodes {
+            if self.send(Input::Removed { node }).is_err() {
+                return; // the process is leaving
+            }
+        }
+    }
 }
 
 /// The core takes no more.
@@ -225,143 +385,6 @@ struct Ended;
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let builder = thread::Builder::new().name(name.to_owned());
     builder.stack_size(STACK_BYTES).spawn(body)
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, stopped: &Receiver<()>) {
-    for number in 1.. {
-        let accepted = listener.accept();
-        if stopped.try_recv().is_ok() {
-            return;
-        }
-        let opened = accepted.and_then(|(stream, address)| {
-            let address = address.to_string();
-            if shared.connections().len() >= PEERS_MAX {
-                shared.refuse(address, format!("{PEERS_MAX} connections are open"));
-                return Ok(());
-            }
-            open(Peer(number), stream, address, shared)
-        });
-        if let Err(error) = opened {
-            if let Some(suppressed) = shared.permit() {
-                event::emit(&Event::AcceptFailed {
-                    reason: error.to_string(),
-                    suppressed,
-                });
-            }
-            if stopped.recv_timeout(ACCEPT_PAUSE).is_ok() {
-                return;
-            }
-        }
-    }
-}
-
-fn open(peer: Peer, stream: TcpStream, address: String, shared: &Arc<Shared>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(WRITE_MAX))?;
-    let keep_alive = TcpKeepalive::new()
-        .with_time(KEEP_ALIVE_IDLE)
-        .with_interval(KEEP_ALIVE_EVERY)
-        .with_retries(KEEP_ALIVE_RETRIES);
-    SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
-    let (queue, outgoing) = bounded(QUEUE_MAX);
-    let queue = Some(queue);
-    let queued_bytes = Arc::<AtomicUsize>::default();
-    let (reading, writing) = (stream.try_clone()?, stream.try_clone()?);
-    let for_writer = (Arc::clone(shared), Arc::clone(&queued_bytes));
-    spawn("write", move || {
-        let (shared, queued_bytes) = for_writer;
-        write(peer, &writing, &outgoing, &queued_bytes, &shared);
-        // Also wakes the reader, which says to the core that the connection has ended.
-        drop(writing.shutdown(Shutdown::Both));
-    })?;
-    let for_reader = Arc::clone(shared);
-    let connection = Connection {
-        queue,
-        queued_bytes,
-        stream,
-    };
-    shared.connections().insert(peer, connection);
-    let reader = spawn("read", move || {
-        // Whoever cannot be told has ended: the process is leaving.
-        drop(read(peer, reading, address, &for_reader));
-        drop(for_reader.connections().remove(&peer));
-    });
-    reader
-        .map(drop)
-        .inspect_err(|_| drop(shared.connections().remove(&peer)))
-}
-
-fn read(peer: Peer, mut stream: TcpStream, address: String, shared: &Shared) -> Result<(), Ended> {
-    let named = address.clone();
-    shared.send(Input::Connected { peer, address })?;
-    let mut deframer = Deframer::default();
-    let mut block = vec![0; BLOCK_BYTES];
-    loop {
-        let len = match stream.read(&mut block) {
-            Ok(0) => break,
-            Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => break, // the network's doing; the core says that the node is gone
-        };
-        deframer.handle_bytes(&block[..len]);
-        loop {
-            match deframer.poll() {
-                Ok(None) => break,
-                Ok(Some(message)) => {
-                    let message = Box::new(message);
-                    shared.send(Input::Message { peer, message })?;
-                }
-                Err(error) => {
-                    shared.refuse(named, error.to_string());
-                    drop(stream.shutdown(Shutdown::Both));
-                    return shared.send(Input::Closed { peer });
-                }
-            }
-        }
-    }
-    drop(stream.shutdown(Shutdown::Both));
-    shared.send(Input::Closed { peer })
-}
-
-/// Writes what is queued, several messages at once, until the queue's sender is gone or a write fails.
-fn write(
-    peer: Peer,
-    mut stream: &TcpStream,
-    outgoing: &Receiver<Outgoing>,
-    queued_bytes: &AtomicUsize,
-    shared: &Shared,
-) {
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    while let Ok(first) = outgoing.recv() {
-        block.clear();
-        let mut counted = 0;
-        let mut next = Some(first);
-        while let Some(Outgoing {
-            bytes,
-            counted: counts,
-        }) = next
-        {
-            block.extend_from_slice(&bytes);
-            counted += if counts { bytes.len() } else { 0 };
-            next = if block.len() < BLOCK_BYTES {
-                outgoing.try_recv().ok()
-            } else {
-                None
-            };
-        }
-        if stream.write_all(&block).is_err() {
-            return;
-        }
-        queued_bytes.fetch_sub(block.len(), Ordering::Relaxed);
-        let sent = Input::Sent {
-            peer,
-            bytes: counted,
-        };
-        if counted > 0 && shared.send(sent).is_err() {
-            return;
-        }
-        block.shrink_to(BLOCK_BYTES * 2);
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub(crate) use expiry::{EXPIRED_MAX, ExpiryQueue, drop_expired, live};
 pub use registrar::RegistrarLimits;
 pub(crate) use registrar::merge;
 pub use request::{
-    AlarmView, Answer, Audited, CHANGES_MAX, NodeAudit, NodeRef, NodeView, Outcome,
+    AlarmView, Answer, Audited, CHANGES_MAX, LostView, NodeAudit, NodeRef, NodeView, Outcome,
     ProvisionChange, ProvisionContact, Request, RequestError,
 };
 pub use validate::{EXPIRES_S_MAX, InvalidRecord};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use locus_proto::v1::AuditReport;
+use locus_proto::v1::{AuditReport, GroupLeftReason};
 use locus_proto::{
     AddressOfRecord, AorRecord, Digits, Level, MasterTime, Methods, NodeId, NodeName, NodeStatus,
     Position, Q, Route, Timestamp,
@@ -35,6 +35,11 @@ pub enum Request {
         level: Level,
         /// When to give up, by the clock of [`crate::ApiPort::now`].
         deadline: Timestamp,
+    },
+    /// A node is told to load the whole table anew. Answer: [`Answer::ReloadAsked`], at once.
+    Reload {
+        /// Which.
+        node: NodeRef,
     },
     /// One node, or all of the roster, have read their memory again and compared it with the database, or
     /// `deadline` has passed. Answer: [`Answer::Audited`].
@@ -189,6 +194,15 @@ pub enum Answer {
         /// What became of it, by node id.
         nodes: Vec<NodeAudit>,
     },
+    /// To [`Request::Reload`]: the node begins, or will when it comes back.
+    ReloadAsked {
+        /// Its number.
+        node: NodeId,
+        /// Its name.
+        name: NodeName,
+        /// Whether it is connected.
+        connected: bool,
+    },
     /// To any: nothing was changed.
     Refused(RequestError),
 }
@@ -264,6 +278,23 @@ pub struct NodeView {
     pub behind: u64,
     /// What the master is sending it: one word.
     pub sending: &'static str,
+    /// How what is live comes to it: one word.
+    pub path: &'static str,
+    /// Version of the wire that both speak.
+    pub version: u8,
+    /// Bytes of frames sent over its own connection since it greeted.
+    pub connection_frame_bytes_total: u64,
+    /// The group does not reach it though it should.
+    pub multicast_lost: Option<LostView>,
+}
+
+/// The group does not reach a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostView {
+    /// For how long already.
+    pub lasts: Duration,
+    /// Why, as the node says.
+    pub reason: GroupLeftReason,
 }
 
 /// Why a request was refused; the text says what to do.

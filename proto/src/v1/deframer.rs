@@ -1,9 +1,11 @@
 //! Cuts a byte stream into messages; it reads no socket.
 
-use super::{ENVELOPE_BYTES, Envelope, Message};
+use super::envelope::Envelope;
+use super::{ENVELOPE_BYTES, Message};
 use crate::{DecodeError, Decoder};
 
-/// Collects the bytes of a stream and returns the messages in it.
+/// Collects the bytes of a stream and returns the messages in it, of every version up to
+/// [`WireVersion::NEWEST`](super::WireVersion::NEWEST).
 ///
 /// Holds at most one body and what one read brought. After an error the stream cannot be trusted
 /// further: every later [`Self::poll`] returns the same error.
@@ -49,7 +51,7 @@ impl Deframer {
         let Some(body) = from.rest().get(..envelope.body_len) else {
             return Ok(None);
         };
-        let message = Message::decode_body(envelope.kind, body)?;
+        let message = Message::decode_body(envelope.version, envelope.kind, body)?;
         self.taken += ENVELOPE_BYTES + envelope.body_len;
         Ok(Some(message))
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{WireVersion, synthetic};
 use crate::{DecodeError, Decoder, Encoder, MasterTime, Position};
 
 /// Service time and end of the log, each half second.
@@ -18,19 +19,25 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Appends `time u64`, head.
-    pub fn encode(&self, out: &mut Encoder<'_>) {
+    pub(super) fn encode_in(&self, version: WireVersion, out: &mut Encoder<'_>) {
         out.u64(self.time.0);
         self.head.encode(out);
+        synthetic::encode(version, &self.head, out);
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads what [`Self::encode_in`] wrote.
     ///
     /// # Errors
     /// Truncation.
-    pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
+    pub(super) fn decode_in(
+        version: WireVersion,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let heartbeat = Self {
             time: MasterTime(from.u64("time")?),
             head: Position::decode(from)?,
-        })
+        };
+        synthetic::decode(version, &heartbeat.head, from)?;
+        Ok(heartbeat)
     }
 }

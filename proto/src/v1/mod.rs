@@ -1,40 +1,54 @@
-//! Wire version 1: the envelope, the messages, and their order in a conversation.
+//! The wire: the envelope, the messages, the datagrams of a group, and the versions of their layouts.
 //!
 //! It refuses to know what carries the bytes. One message per file; each is specified in the crate's
 //! README and frozen by a golden file in `tests/golden/v1`.
 
 mod audit;
+mod datagram;
 mod deframer;
+mod envelope;
+mod group;
 mod hello;
 mod live;
 mod snapshot;
+pub(crate) mod synthetic;
+mod version;
 
 pub use audit::{
     AUDIT_RANGES_MAX, AUDIT_SUMS, AuditAsk, AuditOrder, AuditRecords, AuditRefusal, AuditReport,
     AuditScope, AuditSums, AuditVerdict,
 };
+pub use datagram::{
+    Confirm, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, DATAGRAM_HEADER_BYTES, DATAGRAM_MAGIC,
+    DATAGRAM_VERSION, DatagramHeader, DatagramKind, FragmentFlags, GROUP_FRAME_BYTES_MAX,
+    GROUP_FRAME_CONTEXT, Gone, GroupBeat, GroupFrame, GroupStatus, Nack, RANGES_MAX, SEAL_BYTES,
+    SIGNATURE_BYTES, SeqRange,
+};
 pub use deframer::Deframer;
+pub use envelope::{BODY_BYTES_MAX, MAGIC};
+pub use group::{
+    GROUP_KEY_BYTES, GroupCut, GroupEnd, GroupEndReason, GroupHeard, GroupKey, GroupLeft,
+    GroupLeftReason, GroupOffer,
+};
 pub use hello::{Hello, Plan, Rejection, Welcome};
 pub use live::Heartbeat;
 pub use snapshot::{SNAPSHOT_PART_BYTES, SnapshotBegin, SnapshotEnd, SnapshotPart};
+pub use version::WireVersion;
 
+use envelope::Envelope;
 use serde::{Deserialize, Serialize};
 
 use crate::{DecodeError, Decoder, Encoder, Frame, NodeStatus, Registration, RegistrationReply};
 
-/// The version that this module speaks.
-pub const VERSION: u8 = 1;
-/// First four bytes of each message: `LOCU`.
-pub const MAGIC: u32 = u32::from_le_bytes(*b"LOCU");
 /// Bytes of the envelope.
 pub const ENVELOPE_BYTES: usize = 12;
-/// Longest body in bytes.
-pub const BODY_BYTES_MAX: usize = 512 * 1024;
 
 /// Kind of the message that carries a frame; the log's reader makes such messages from its bytes.
 const FRAME_KIND: u8 = 4;
+const HEARTBEAT_KIND: u8 = 8;
+const STATUS_KIND: u8 = 9;
 
-/// Any message of version 1.
+/// Any message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Node → master, first: who it is and where it stands.
@@ -81,54 +95,92 @@ pub enum Message {
     AuditOrder(AuditOrder),
     /// Node → master: what an ordered audit found.
     AuditReport(AuditReport),
+    /// Master → node: here is the group.
+    GroupOffer(GroupOffer),
+    /// Master → node: the group's next key.
+    GroupKey(GroupKey),
+    /// Node → master: the group is heard, this key is held.
+    GroupHeard(GroupHeard),
+    /// Master → node: from here on by the group.
+    GroupCut(GroupCut),
+    /// Master → node: out of the group.
+    GroupEnd(GroupEnd),
+    /// Node → master: out of the group; go on from here.
+    GroupLeft(GroupLeft),
 }
 
 impl Message {
-    /// Appends envelope and body.
+    /// Appends envelope and body in version 1.
     ///
     /// ```text
     /// 0  magic "LOCU" | 4  version u8 | 5  kind u8 | 6  flags u16 (0) | 8  body length u32 | 12  body
     /// ```
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_in(WireVersion::V1, out);
+    }
+
+    /// Appends envelope and body for a speaker of `version`, in the lowest version that has the layout.
+    pub fn encode_in(&self, version: WireVersion, out: &mut Vec<u8>) {
         let start = out.len();
+        let kind = self.kind();
+        let version = version.of_kind(kind);
         let mut encoder = Encoder::new(out);
-        encoder.u32(MAGIC).u8(VERSION).u8(self.kind()).u16(0).u32(0);
+        Envelope {
+            version,
+            kind,
+            body_len: 0,
+        }
+        .encode(&mut encoder);
+        self.encode_body(version, &mut encoder);
+        Envelope::close(out, start);
+    }
+
+    fn encode_body(&self, version: WireVersion, encoder: &mut Encoder<'_>) {
         match self {
-            Self::Hello(message) => message.encode(&mut encoder),
-            Self::Welcome(message) => message.encode(&mut encoder),
-            Self::Rejection(message) => message.encode(&mut encoder),
-            Self::Frame(frame) => frame.encode(out),
-            Self::SnapshotBegin(message) => message.encode(&mut encoder),
-            Self::SnapshotPart(message) => message.encode(&mut encoder),
-            Self::SnapshotEnd(message) => message.encode(&mut encoder),
-            Self::Heartbeat(message) => message.encode(&mut encoder),
-            Self::Status(status) => status.encode(&mut encoder),
+            Self::Hello(message) => message.encode(encoder),
+            Self::Welcome(message) => message.encode(encoder),
+            Self::Rejection(message) => message.encode(encoder),
+            Self::Frame(frame) => frame.encode(encoder.buffer()),
+            Self::SnapshotBegin(message) => message.encode(encoder),
+            Self::SnapshotPart(message) => message.encode(encoder),
+            Self::SnapshotEnd(message) => message.encode(encoder),
+            Self::Heartbeat(message) => message.encode_in(version, encoder),
+            Self::Status(status) => status.encode_in(version, encoder),
             Self::Register {
                 ticket,
                 registration,
             } => {
                 encoder.u64(*ticket);
-                registration.encode(&mut encoder);
+                registration.encode(encoder);
             }
             Self::Registered { ticket, reply } => {
                 encoder.u64(*ticket);
-                reply.encode(&mut encoder);
+                reply.encode(encoder);
             }
-            Self::AuditAsk(message) => message.encode(&mut encoder),
-            Self::AuditSums(message) => message.encode(&mut encoder),
-            Self::AuditRecords(message) => message.encode(&mut encoder),
-            Self::AuditRefused(refusal) => refusal.encode(&mut encoder),
-            Self::AuditOrder(message) => message.encode(&mut encoder),
-            Self::AuditReport(message) => message.encode(&mut encoder),
+            Self::AuditAsk(message) => message.encode(encoder),
+            Self::AuditSums(message) => message.encode(encoder),
+            Self::AuditRecords(message) => message.encode(encoder),
+            Self::AuditRefused(refusal) => refusal.encode(encoder),
+            Self::AuditOrder(message) => message.encode(encoder),
+            Self::AuditReport(message) => message.encode(encoder),
+            Self::GroupOffer(message) => message.encode(encoder),
+            Self::GroupKey(message) => message.encode(encoder),
+            Self::GroupHeard(message) => message.encode(encoder),
+            Self::GroupCut(message) => message.encode(encoder),
+            Self::GroupEnd(message) => message.encode(encoder),
+            Self::GroupLeft(message) => message.encode(encoder),
         }
-        let body = u32::try_from(out.len() - start - ENVELOPE_BYTES).unwrap_or(u32::MAX);
-        out[start + 8..start + ENVELOPE_BYTES].copy_from_slice(&body.to_le_bytes());
     }
 
-    /// Returns envelope and body as bytes.
+    /// Returns envelope and body as bytes, in version 1.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes_in(WireVersion::V1)
+    }
+
+    /// Returns envelope and body as bytes for a speaker of `version`.
+    pub fn to_bytes_in(&self, version: WireVersion) -> Vec<u8> {
         let mut out = Vec::new();
-        self.encode(&mut out);
+        self.encode_in(version, &mut out);
         out
     }
 
@@ -136,23 +188,27 @@ impl Message {
     /// what [`Self::to_bytes`] returns for it, without decoding it.
     pub fn frame_message(frame: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(ENVELOPE_BYTES + frame.len());
-        let len = frame.len();
         let mut encoder = Encoder::new(&mut out);
-        encoder.u32(MAGIC).u8(VERSION).u8(FRAME_KIND).u16(0);
-        encoder.len32(len).bytes(frame);
+        Envelope {
+            version: WireVersion::V1,
+            kind: FRAME_KIND,
+            body_len: frame.len(),
+        }
+        .encode(&mut encoder);
+        encoder.bytes(frame);
         out
     }
 
     /// Reads one message that fills `bytes`, as a datagram does.
     ///
     /// # Errors
-    /// [`DecodeError`] for anything that is not exactly one message of this version.
+    /// [`DecodeError`] for anything that is not exactly one message of a version that is spoken here.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::new(bytes);
         let envelope = Envelope::decode(&mut from)?;
         let body = from.bytes("body", envelope.body_len)?;
         from.end()?;
-        Self::decode_body(envelope.kind, body)
+        Self::decode_body(envelope.version, envelope.kind, body)
     }
 
     fn kind(&self) -> u8 {
@@ -164,8 +220,8 @@ impl Message {
             Self::SnapshotBegin(_) => 5,
             Self::SnapshotPart(_) => 6,
             Self::SnapshotEnd(_) => 7,
-            Self::Heartbeat(_) => 8,
-            Self::Status(_) => 9,
+            Self::Heartbeat(_) => HEARTBEAT_KIND,
+            Self::Status(_) => STATUS_KIND,
             Self::Register { .. } => 10,
             Self::Registered { .. } => 11,
             Self::AuditAsk(_) => 12,
@@ -174,10 +230,16 @@ impl Message {
             Self::AuditRefused(_) => 15,
             Self::AuditOrder(_) => 16,
             Self::AuditReport(_) => 17,
+            Self::GroupOffer(_) => 18,
+            Self::GroupKey(_) => 19,
+            Self::GroupHeard(_) => 20,
+            Self::GroupCut(_) => 21,
+            Self::GroupEnd(_) => 22,
+            Self::GroupLeft(_) => 23,
         }
     }
 
-    fn decode_body(kind: u8, body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode_body(version: WireVersion, kind: u8, body: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::new(body);
         let message = match kind {
             1 => Self::Hello(Hello::decode(&mut from)?),
@@ -187,8 +249,8 @@ impl Message {
             5 => Self::SnapshotBegin(SnapshotBegin::decode(&mut from)?),
             6 => Self::SnapshotPart(SnapshotPart::decode(&mut from)?),
             7 => Self::SnapshotEnd(SnapshotEnd::decode(&mut from)?),
-            8 => Self::Heartbeat(Heartbeat::decode(&mut from)?),
-            9 => Self::Status(NodeStatus::decode(&mut from)?),
+            HEARTBEAT_KIND => Self::Heartbeat(Heartbeat::decode_in(version, &mut from)?),
+            STATUS_KIND => Self::Status(NodeStatus::decode_in(version, &mut from)?),
             10 => Self::Register {
                 ticket: from.u64("ticket")?,
                 registration: Registration::decode(&mut from)?,
@@ -203,6 +265,12 @@ impl Message {
             15 => Self::AuditRefused(AuditRefusal::decode(&mut from)?),
             16 => Self::AuditOrder(AuditOrder::decode(&mut from)?),
             17 => Self::AuditReport(AuditReport::decode(&mut from)?),
+            18 => Self::GroupOffer(GroupOffer::decode(&mut from)?),
+            19 => Self::GroupKey(GroupKey::decode(&mut from)?),
+            20 => Self::GroupHeard(GroupHeard::decode(&mut from)?),
+            21 => Self::GroupCut(GroupCut::decode(&mut from)?),
+            22 => Self::GroupEnd(GroupEnd::decode(&mut from)?),
+            23 => Self::GroupLeft(GroupLeft::decode(&mut from)?),
             other => {
                 return Err(DecodeError::Unknown {
                     what: "message kind",
@@ -212,42 +280,5 @@ impl Message {
         };
         from.end()?;
         Ok(message)
-    }
-}
-
-/// What stands before each body.
-#[derive(Debug, Clone, Copy)]
-struct Envelope {
-    kind: u8,
-    body_len: usize,
-}
-
-impl Envelope {
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let magic = from.u32("magic")?;
-        if magic != MAGIC {
-            return Err(DecodeError::Magic(magic));
-        }
-        let found = from.u8("version")?;
-        if found != VERSION {
-            return Err(DecodeError::Version {
-                found,
-                spoken: VERSION,
-            });
-        }
-        let kind = from.u8("kind")?;
-        if from.u16("flags")? != 0 {
-            return Err(DecodeError::Malformed { what: "flags" });
-        }
-        let body_len = usize::try_from(from.u32("body length")?).unwrap_or(usize::MAX);
-        if body_len > BODY_BYTES_MAX {
-            let max = BODY_BYTES_MAX;
-            return Err(DecodeError::TooLong {
-                what: "body",
-                len: body_len,
-                max,
-            });
-        }
-        Ok(Self { kind, body_len })
     }
 }

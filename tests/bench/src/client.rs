@@ -52,20 +52,37 @@ impl Client {
     /// # Panics
     /// When it is none of 2xx with a level.
     pub fn put(&mut self, path: &str, body: &Value) -> Sent {
+        self.change("PUT", path, body).0
+    }
+
+    /// Sends `POST path` in one `write`, waits for the answer and returns its level too.
+    ///
+    /// # Panics
+    /// As [`Client::put`].
+    pub fn post(&mut self, path: &str, body: &Value) -> (Sent, u64) {
+        let (sent, answer) = self.change("POST", path, body);
+        let level = level(&answer);
+        (
+            sent,
+            level.unwrap_or_else(|| panic!("no level in {answer}")),
+        )
+    }
+
+    fn change(&mut self, method: &str, path: &str, body: &Value) -> (Sent, String) {
         let body = body.to_string();
         let request = format!(
-            "PUT {path} HTTP/1.1\r\nHost: locsvc\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: locsvc\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let begun = wait::now();
         let result = self.stream.write_all(request.as_bytes());
         let written = wait::now();
-        result.unwrap_or_else(|error| panic!("PUT {path}: {error}"));
+        result.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let answer = self.answer();
         let accepted = answer.starts_with("HTTP/1.1 2") && answer.contains("\"level\":");
-        assert!(accepted, "PUT {path} was answered {answer}");
-        Sent { begun, written }
+        assert!(accepted, "{method} {path} was answered {answer}");
+        (Sent { begun, written }, answer)
     }
 
     fn answer(&mut self) -> String {
@@ -83,6 +100,13 @@ impl Client {
             }
         }
     }
+}
+
+/// The database level in an answer.
+fn level(answer: &str) -> Option<u64> {
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let body: Value = serde_json::from_str(body).ok()?;
+    body["level"].as_u64()
 }
 
 fn is_whole(answer: &str) -> bool {

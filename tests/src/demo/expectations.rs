@@ -48,8 +48,8 @@ pub(crate) const FULL: Expectations = Expectations {
 pub(crate) const QUICK: Expectations = Expectations {
     rounds: 1,
     rate: 100,
-    short_expiry: Duration::from_secs(10),
-    outage: Duration::from_secs(12),
+    short_expiry: Duration::from_secs(7),
+    outage: Duration::from_secs(8),
     duration_max: Duration::from_secs(60),
     ..FULL
 };

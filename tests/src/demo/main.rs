@@ -18,11 +18,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use locus_lab::{Cluster, Lab, needs, root, wait};
+use locus_lab::{Cluster, Lab, needs, products, wait};
 
 use crate::expectations::{Expectations, FULL, QUICK};
 use crate::scenes::SCENES;
-use crate::stage::Stage;
+use crate::stage::{OPERATOR, Stage};
 use crate::story::Story;
 
 const USAGE: &str = "\
@@ -87,7 +87,8 @@ fn play(lab: Lab, expect: Expectations, only: Option<&str>) -> bool {
             (scene.play)(&mut stage);
         }
     }
-    let (mut report, story, mut cluster) = stage.close();
+    // The buses of the chassis stay plugged in as long as the cluster is up.
+    let (mut report, story, mut cluster, _chassis) = stage.close();
     let duration = story.elapsed();
     report.expect_at_most("duration of the demo", duration, expect.duration_max);
     println!("\n{}", report.table());
@@ -113,7 +114,7 @@ fn play(lab: Lab, expect: Expectations, only: Option<&str>) -> bool {
 /// Says how to talk to the cluster and leaves it up until Ctrl-C.
 fn keep(cluster: &Cluster) {
     let enter = |host: &str| format!("ip netns exec {}", cluster.lab.host(host).name());
-    let release = root().join("target/release");
+    let release = products();
     println!("\nThe cluster stays up until Ctrl-C. From another terminal, as root:");
     println!(
         "  {} sipsak -v -s sip:10.77.0.12:5060 -H 10.77.0.21",
@@ -125,15 +126,15 @@ fn keep(cluster: &Cluster) {
         "  kamcmd -s unix:{} locus.show u0002@example.net",
         control.display()
     );
-    println!(
-        "  {} curl -s http://127.0.0.1:8800/v1/nodes",
-        enter("locsvc")
+    let (locsvc, url) = (enter("locsvc"), cluster.locsvc.url());
+    let alice = cluster.lab.authority().operator(OPERATOR, "admin");
+    let ctl = format!(
+        "{locsvc} {}/locusctl --server {url} --identity {}",
+        release.display(),
+        alice.display()
     );
-    println!(
-        "  {} {}/locusctl aor get sip:u0002@example.net",
-        enter("locsvc"),
-        release.display()
-    );
+    println!("  {ctl} nodes");
+    println!("  {ctl} aor get sip:u0002@example.net");
     println!("  logs: {}", cluster.lab.folder().display());
     while !wait::interrupted() {
         wait::pause(Duration::from_millis(100));

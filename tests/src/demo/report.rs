@@ -22,6 +22,7 @@ pub(crate) struct Report {
     visible: Option<Durations>,
     levels: Vec<(String, u64)>,
     returns: Vec<(String, Duration)>,
+    ways: Vec<(String, String)>,
     complaints: Vec<String>,
 }
 
@@ -56,6 +57,11 @@ impl Report {
     /// Adds how long an agent took to return.
     pub(crate) fn returned(&mut self, how: &str, duration: Duration) {
         self.returns.push((how.to_owned(), duration));
+    }
+
+    /// Adds what came to the nodes by one way alone.
+    pub(crate) fn came(&mut self, way: &str, text: String) {
+        self.ways.push((way.to_owned(), text));
     }
 
     /// Notes a number that is not as expected.
@@ -102,6 +108,9 @@ impl Report {
                 grouped(u64::try_from(visible.count()).unwrap_or(u64::MAX)),
             );
             rows.push(("accepted → visible on both nodes".to_owned(), text));
+        }
+        for (way, text) in &self.ways {
+            rows.push((format!("by {way} alone"), text.clone()));
         }
         for (how, duration) in &self.returns {
             rows.push((

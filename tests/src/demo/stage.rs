@@ -5,18 +5,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use locus_lab::{
-    ANSWERING_POINT_PORT, ANSWERING_PORT, Cluster, Lab, Load, Outcome, RINGING_PORTS, Sipp,
-    Subscriber, Tally, scenario,
+    ANSWERING_POINT_PORT, ANSWERING_PORT, Chassis, Cluster, GROUP, Lab, Load, Outcome, Phone,
+    REDIRECT_PORT, RINGING_PORTS, Sipp, Subscriber, Tally, scenario,
 };
 
 use crate::expectations::Expectations;
 use crate::report::{Calls, Report};
 use crate::story::Story;
 
+/// Who works the cluster.
+pub(crate) const OPERATOR: &str = "alice";
 /// Longest run of one batch of calls.
 const CALLS_DEADLINE: Duration = Duration::from_secs(60);
 /// The bank of the answering point; the phones of a subscriber are the first one to three banks.
 const ANSWERING_POINT: usize = 3;
+const EMERGENCY_RATE: u32 = 20;
 /// Calls per second while an agent comes back.
 const CALLS_MEANWHILE: u32 = 100;
 /// Emergency calls alternate between a number and the service URN.
@@ -40,6 +43,8 @@ pub(crate) struct Stage {
     banks: Vec<Bank>,
     batches: usize,
     pub(crate) cluster: Cluster,
+    /// Once the cluster's machines are boards of one.
+    pub(crate) chassis: Option<Chassis>,
 }
 
 impl Stage {
@@ -55,9 +60,20 @@ impl Stage {
             .locsvc
             .settings()
             .set("registrar.min_expires_s", "1");
+        let alice = cluster.lab.authority().operator(OPERATOR, "admin");
+        cluster.locsvc.open_api(&alice);
+        cluster.locsvc.use_group(GROUP, "auto");
         story.step("network namespaces: locsvc, n1, n2, caller, callee behind one bridge");
+        story.step("everybody has an identity, made by an operator:");
+        for command in cluster.lab.authority().commands() {
+            story.typed(&command);
+        }
         cluster.start();
         story.step("locsvc, two locus-agents and two Kamailios with locus.so are up");
+        story.step(&format!(
+            "mutual TLS 1.3 between locsvc and agents; the API, {}, answers {OPERATOR} alone",
+            cluster.locsvc.url()
+        ));
         let bank = |what, file: &str, port| Bank {
             sipp: Sipp::serve(
                 &cluster.lab,
@@ -86,7 +102,33 @@ impl Stage {
             banks,
             batches: 0,
             cluster,
+            chassis: None,
         }
+    }
+
+    /// Deletes the records of all subscribers, so that what a call finds afterwards has come since.
+    pub(crate) fn forget_everybody(&mut self, what: &str) {
+        let aors = self.cluster.subscribers.iter().map(Subscriber::aor);
+        let changes: Vec<_> = aors
+            .map(|aor| serde_json::json!({ "op": "delete_aor", "aor": aor }))
+            .collect();
+        let body = serde_json::json!({ "changes": changes });
+        let level = self.cluster.locsvc.api().post("/v1/batch", &body).level();
+        self.cluster.wait_visible(level);
+        // What each node counts from here on comes after this.
+        self.cluster.wait_coherent();
+        let mut caller = Phone::new(self.cluster.lab.host("caller"), "caller");
+        let (node, aor) = (self.cluster.n2.address(), self.cluster.subscribers[0].aor());
+        let answer = caller.invite(node, REDIRECT_PORT, &aor).code;
+        self.report.expect(
+            &format!("{what}: a call to a deleted subscriber"),
+            answer,
+            404,
+        );
+        self.story.step(&format!(
+            "all {} subscribers are deleted: node 2 answers a call with {answer}",
+            self.cluster.subscribers.len()
+        ));
     }
 
     /// Calls every subscriber through node 2, odd ones by redirect and even ones by proxy, and the
@@ -174,7 +216,8 @@ impl Stage {
             scenario: scenario("proxy", "caller.xml"),
             lines: &[line],
             target: self.cluster.n2.proxy(),
-            rate: 1,
+            // sipp begins its first call after one period.
+            rate: EMERGENCY_RATE,
         };
         Sipp::call(&self.cluster.lab, &load)
             .done(CALLS_DEADLINE)
@@ -299,7 +342,7 @@ impl Stage {
     }
 
     /// Ends the callees' phones and compares what they saw with what the callers counted.
-    pub(crate) fn close(mut self) -> (Report, Story, Cluster) {
+    pub(crate) fn close(mut self) -> (Report, Story, Cluster, Option<Chassis>) {
         for bank in std::mem::take(&mut self.banks) {
             let tally = bank.sipp.finish().tally;
             let seen = (tally.placed, tally.answered, tally.failed);
@@ -314,7 +357,7 @@ impl Stage {
             self.cluster.n1.view().level(),
             self.cluster.n2.view().level(),
         );
-        (self.report, self.story, self.cluster)
+        (self.report, self.story, self.cluster, self.chassis)
     }
 }
 

@@ -37,6 +37,18 @@ impl Story {
         println!("  [{:5.1} s] {line}", self.elapsed().as_secs_f64());
     }
 
+    /// A command as it was typed.
+    pub(crate) fn typed(&self, command: &str) {
+        println!("              $ {command}");
+    }
+
+    /// What a command printed.
+    pub(crate) fn printed(&self, text: &str) {
+        for line in text.lines() {
+            println!("                {line}");
+        }
+    }
+
     /// A bar of `length` steps; on anything but a terminal it only says that something begins.
     pub(crate) fn bar(&self, length: u64, what: &str) -> ProgressBar {
         if !self.terminal {

@@ -146,7 +146,7 @@ fn a_frame_that_does_not_fit_twice_is_followed_without_roots_and_leads_to_an_aud
     // Once it may be the connection's fault.
     bench.wait(Duration::from_millis(200));
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     bench.receive(welcome(6));
     bench.receive(Message::Frame(frame(5)));
     assert_eq!(bench.orders, [apply(true)]);
@@ -167,7 +167,7 @@ fn messages_held_back_while_memory_comes_are_no_silence() {
     let mut bench = Bench::new();
     bench.wait(Duration::ZERO);
     let connection = bench.connecting();
-    bench.input(Input::Connected { connection });
+    bench.connected(connection);
     bench.receive(reload(6));
     bench.receive(begin(6));
     bench.to_master.clear();

@@ -115,6 +115,9 @@ fn outputs(r: &mut Receiver) -> Vec<String> {
             | ReceiverEvent::LoadFrame(_)
             | ReceiverEvent::FinishLoad(_)
             | ReceiverEvent::AbortLoad
+            | ReceiverEvent::JoinGroup { .. }
+            | ReceiverEvent::LeaveGroup
+            | ReceiverEvent::RejoinGroup
             | ReceiverEvent::Registered { .. } => panic!("{event:?} is no part of an audit"),
         });
     }

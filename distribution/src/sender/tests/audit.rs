@@ -51,6 +51,11 @@ fn events(s: &mut Sender) -> Vec<String> {
             }
             SenderEvent::ReadLog { .. }
             | SenderEvent::ReadTable { .. }
+            | SenderEvent::SplitScan { .. }
+            | SenderEvent::EndScan { .. }
+            | SenderEvent::PathChanged { .. }
+            | SenderEvent::MulticastLost { .. }
+            | SenderEvent::MulticastBack { .. }
             | SenderEvent::Close { .. }
             | SenderEvent::NodeUp { .. }
             | SenderEvent::NodeDown { .. } => {}
@@ -115,7 +120,7 @@ fn who_asks_twice_or_too_early_is_dropped() {
     let outcome = s.handle_message(ms(0), Peer(1), ask(None), &CHEAP);
     assert!(matches!(outcome, Err(PeerError::Unexpected { .. })));
     assert_eq!(closes(&mut s), [(1, CloseReason::Violation)]);
-    s.handle_connected(ms(0), Peer(8), String::new());
+    s.handle_connected(ms(0), Peer(8), arrived());
     assert!(s.handle_message(ms(0), Peer(8), ask(None), &CHEAP).is_err());
     connect(&mut s, ms(0), 9, None);
     assert!(s.handle_message(ms(0), Peer(9), ask(None), &CHEAP).is_err());
@@ -225,7 +230,7 @@ fn an_alarm_is_said_once_and_lasts_while_most_are_in_doubt() {
         s.handle_closed(ms(3_000), Peer(peer));
     }
     s.handle_timeout(ms(3_100), MasterTime(0));
-    s.handle_connected(ms(4_000), Peer(11), String::new());
+    s.handle_connected(ms(4_000), Peer(11), arrived());
     say(&mut s, ms(4_000), 11, hello(1, rotten(7)));
     say(&mut s, ms(4_000), 11, ask(rotten(7)));
     s.handle_timeout(ms(5_000), MasterTime(0));

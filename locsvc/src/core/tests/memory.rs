@@ -138,8 +138,8 @@ fn whoever_meets_a_record_that_cannot_be_read_stops_the_service_at_once() {
     let mut bench = bench();
     rot(&bench, 7, LENGTH);
     let peer = Peer(1);
-    let address = "10.0.0.1:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.1:1");
+    bench.feed(Input::Connected { peer, arrived });
     bench.message(peer, Message::Hello(hello(1, None)));
     assert_eq!(bench.said.closed, [peer]);
     let fault = bench.until_fault(Duration::from_secs(60));
@@ -435,8 +435,8 @@ fn a_reading_that_is_under_way_is_not_begun_anew() {
     let mut fault = None;
     for number in 1..=1000 {
         let peer = Peer(number);
-        let address = "10.0.0.1:1".into();
-        bench.feed(Input::Connected { peer, address });
+        let arrived = tcp("10.0.0.1:1");
+        bench.feed(Input::Connected { peer, arrived });
         bench.message(peer, Message::Hello(hello(1, None)));
         bench.now = bench.now.plus(Duration::from_millis(1));
         if let Err(found) = bench.try_feed(Input::Tick) {

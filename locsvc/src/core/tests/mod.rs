@@ -3,13 +3,14 @@
 mod audits;
 mod batches;
 mod expiry;
+mod group;
 mod memory;
 mod nodes;
 mod replay;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use locus_distribution::Peer;
+use locus_distribution::{Arrived, GroupDatagram, Medium, Peer};
 use locus_proto::v1::Hello;
 use locus_proto::{
     AddressOfRecord, AorRecord, Asked, BootId, ContactChange, EpochId, Frame, MasterTime, Message,
@@ -34,6 +35,17 @@ fn config(records_max: u64) -> CoreConfig {
         records_max,
         registrar: RegistrarLimits::default(),
         reload_above: None,
+        transport: locus_proto::Transport::Auto,
+        group: None,
+    }
+}
+
+/// A connection over TCP, of nobody in particular.
+fn tcp(address: &str) -> Arrived {
+    Arrived {
+        address: address.to_owned(),
+        medium: Medium::Tcp,
+        identity: None,
     }
 }
 
@@ -75,6 +87,7 @@ fn registration(number: usize, cseq: u32, expires_s: u32) -> Registration {
 struct Said {
     answers: HashMap<u64, Answer>,
     messages: Vec<(Peer, Message)>,
+    datagrams: Vec<GroupDatagram>,
     /// Bytes that count against each node's window and are not reported as written yet.
     counted: BTreeMap<Peer, usize>,
     closed: Vec<Peer>,
@@ -89,6 +102,10 @@ impl Sink for Said {
             *self.counted.entry(transmit.peer).or_default() += transmit.bytes.len();
         }
         self.messages.push((transmit.peer, message));
+    }
+
+    fn datagram(&mut self, datagram: GroupDatagram) {
+        self.datagrams.push(datagram);
     }
 
     fn answer(&mut self, ticket: u64, answer: Answer) {
@@ -134,7 +151,17 @@ impl Bench {
         alive: Option<Alive>,
         recorder: Option<Recorder>,
     ) -> Self {
-        let mut core = Core::new(config(records_max)).unwrap();
+        Self::open_as(config(records_max), folder, wall_ms, alive, recorder)
+    }
+
+    fn open_as(
+        config: CoreConfig,
+        folder: MemoryFolder,
+        wall_ms: u64,
+        alive: Option<Alive>,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let mut core = Core::new(config).unwrap();
         let mut recovered = VecDeque::new();
         let now = Timestamp(7);
         let (log, _) = Log::open(folder, LogConfig::default(), |frame: Frame| {
@@ -277,7 +304,7 @@ impl Bench {
         let peer = Peer(number.into());
         self.feed(Input::Connected {
             peer,
-            address: format!("10.0.0.{number}:5800"),
+            arrived: tcp(&format!("10.0.0.{number}:5800")),
         });
         self.message(peer, Message::Hello(hello(number, None)));
         self.said.messages.clear();
@@ -369,6 +396,8 @@ fn hello(number: u16, position: Option<Position>) -> Hello {
         name: format!("n{number}").parse().unwrap(),
         boot: BootId(1),
         sip: String::new(),
+        newest: 1,
+        transport: locus_proto::Transport::Auto,
         position,
     }
 }

@@ -22,6 +22,7 @@ fn reporting(position: Position, state: NodeState) -> Message {
         audits_total: 0,
         repaired_total: 0,
         health: TableHealth::default(),
+        group: locus_proto::GroupHealth::default(),
     })
 }
 
@@ -45,8 +46,8 @@ fn a_node_with_nothing_loads_the_table_and_goes_on_with_the_log() {
     }
     bench.flush();
     let peer = Peer(1);
-    let address = "10.0.0.1:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.1:1");
+    bench.feed(Input::Connected { peer, arrived });
     bench.message(peer, Message::Hello(hello(1, None)));
     let received = receive(&mut bench);
     let head = bench.drive.core().position();
@@ -95,8 +96,8 @@ fn a_node_that_was_away_gets_exactly_what_it_lacks() {
     let mut bench = Bench::open(folder, 10_000, WALL, None, None);
     bench.change(vec![put(1, "sip:b@h")]);
     let peer = Peer(1);
-    let address = "10.0.0.1:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.1:1");
+    bench.feed(Input::Connected { peer, arrived });
     bench.message(peer, Message::Hello(hello(1, Some(there))));
     let received = receive(&mut bench);
     let Message::Welcome(welcome) = &received[0] else {
@@ -133,8 +134,8 @@ fn a_node_whose_part_of_the_log_cannot_be_read_loads_the_table() {
     }
     let mut plans = Vec::new();
     for peer in [Peer(1), Peer(2)] {
-        let address = "10.0.0.1:1".into();
-        bench.feed(Input::Connected { peer, address });
+        let arrived = tcp("10.0.0.1:1");
+        bench.feed(Input::Connected { peer, arrived });
         bench.message(peer, Message::Hello(hello(1, Some(there))));
         let received = receive(&mut bench);
         let Message::Welcome(welcome) = &received[0] else {
@@ -151,8 +152,8 @@ fn a_node_whose_part_of_the_log_cannot_be_read_loads_the_table() {
 fn only_a_node_that_has_greeted_may_register() {
     let mut bench = Bench::new(1000);
     let peer = Peer(1);
-    let address = "10.0.0.1:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.1:1");
+    bench.feed(Input::Connected { peer, arrived });
     let ticket = bench.send_register(peer, registration(1, 1, 600));
     bench.flush();
     assert_eq!(bench.reply(ticket), None);
@@ -252,8 +253,8 @@ fn no_input_reads_more_than_a_few_steps_of_an_empty_table() {
     let mut bench = Bench::new(300_000);
     bench.change(vec![put(1, "sip:a@h")]);
     let peer = Peer(1);
-    let address = "10.0.0.1:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.1:1");
+    bench.feed(Input::Connected { peer, arrived });
     bench.message(peer, Message::Hello(hello(1, None)));
     let mut pauses = 0;
     while let Some(due) = bench.drive.core().read_due() {
@@ -281,8 +282,8 @@ fn no_input_reads_more_than_a_few_steps_of_an_empty_table() {
     );
     // Nothing is read on for a node that has gone.
     let peer = Peer(2);
-    let address = "10.0.0.2:1".into();
-    bench.feed(Input::Connected { peer, address });
+    let arrived = tcp("10.0.0.2:1");
+    bench.feed(Input::Connected { peer, arrived });
     bench.message(peer, Message::Hello(hello(2, None)));
     assert!(bench.drive.core().read_due().is_some());
     bench.feed(Input::Closed { peer });

@@ -130,7 +130,7 @@ fn what_is_no_recording_is_refused() {
         replay(&path),
         Err(ReplayError::Line { line: 2, .. })
     ));
-    std::fs::write(&path, header.replace("recording\":1", "recording\":2")).unwrap();
-    assert!(matches!(replay(&path), Err(ReplayError::Format(2))));
+    std::fs::write(&path, header.replace("recording\":2", "recording\":1")).unwrap();
+    assert!(matches!(replay(&path), Err(ReplayError::Format(1))));
     std::fs::remove_file(&path).unwrap();
 }

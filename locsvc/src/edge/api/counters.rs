@@ -30,6 +30,12 @@ pub struct ApiCounters {
     pub write_timeouts_total: u64,
     /// Requests refused because too many wait for a level.
     pub waits_full_total: u64,
+    /// TLS handshakes that failed: no certificate, not one of this cluster, no TLS, or too slow.
+    pub handshakes_failed_total: u64,
+    /// TLS handshakes refused or ended because too many were under way.
+    pub handshakes_crowded_total: u64,
+    /// Requests refused because the caller's role does not allow them.
+    pub forbidden_total: u64,
 }
 
 /// One of [`ApiCounters`], rising from any task.
@@ -59,6 +65,9 @@ pub(super) struct Counters {
     pub(super) body_timeouts: Counter,
     pub(super) write_timeouts: Counter,
     pub(super) waits_full: Counter,
+    pub(super) handshakes_failed: Counter,
+    pub(super) handshakes_crowded: Counter,
+    pub(super) forbidden: Counter,
 }
 
 impl Counters {
@@ -75,6 +84,9 @@ impl Counters {
             body_timeouts_total: self.body_timeouts.read(),
             write_timeouts_total: self.write_timeouts.read(),
             waits_full_total: self.waits_full.read(),
+            handshakes_failed_total: self.handshakes_failed.read(),
+            handshakes_crowded_total: self.handshakes_crowded.read(),
+            forbidden_total: self.forbidden.read(),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The HTTP/JSON API: one thread with a small tokio runtime, asking the core through an [`ApiPort`]; it
 //! decides nothing about records.
 //!
+//! On loopback it speaks plain HTTP to anybody. Beyond it, it speaks TLS with holders of a certificate of the
+//! cluster, and each request needs a role (`caller`).
+//!
 //! Paths stand in `routes`, bodies and answers in `json` and `report`; every error is
 //! `{"error":"a sentence that says what to do","code":"snake_case"}` (`fault`).
 
 mod body;
+mod caller;
 mod counters;
 mod fault;
 mod json;
@@ -25,14 +29,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::ApiPort;
+use super::{ApiPort, Security};
 pub use counters::ApiCounters;
 use counters::Counters;
 
 /// Most bytes of a request's body. 1,024 changes of a few contacts fit; the core refuses what a frame
 /// cannot hold.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Most connections at a time; more wait in the kernel's queue until one ends.
+/// Most connections at a time; more wait in the kernel's queue, or behind their handshake, until one ends.
 const CONNECTIONS_MAX: usize = 128;
 /// Most requests that wait for a level at a time, so that waiting leaves connections for working.
 const WAITS_MAX: usize = 32;
@@ -52,6 +56,10 @@ const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// A request's body has to arrive within this time: 1 MiB needs less than 1 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most TLS handshakes under way.
+const HANDSHAKES_MAX: usize = 64;
+/// Time for a TLS handshake, and to get a place behind it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client has to take some of an answer within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The core answers within this time unless its disk hangs.
@@ -64,6 +72,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 struct Limits {
     connections: usize,
     waits: usize,
+    handshakes: usize,
+    handshake_timeout: Duration,
     head_timeout: Duration,
     body_timeout: Duration,
     write_timeout: Duration,
@@ -75,6 +85,8 @@ impl Default for Limits {
         Self {
             connections: CONNECTIONS_MAX,
             waits: WAITS_MAX,
+            handshakes: HANDSHAKES_MAX,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
             head_timeout: HEAD_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
@@ -86,9 +98,6 @@ impl Default for Limits {
 /// Why the API did not start. The operator has to change the configuration or the machine.
 #[derive(Debug, thiserror::Error)]
 pub enum StartApiError {
-    /// Whoever reaches that address could change every record.
-    #[error("{0} (api.listen) is not a loopback address and the API knows no identities yet")]
-    NotLoopback(SocketAddr),
     /// The address cannot be had.
     #[error("cannot listen for the API on {listen} (api.listen)")]
     Bind {
@@ -115,23 +124,31 @@ pub struct Api {
 impl Api {
     /// Listens on `listen` and answers from now on.
     ///
+    /// On a loopback address it speaks plain HTTP to anybody. Beyond it, `security` says whether callers show
+    /// a certificate and need a role.
+    ///
     /// # Errors
-    /// [`StartApiError::NotLoopback`] for an address beyond loopback unless `insecure`: the
-    /// configuration refuses it too, and shouts where it does not; [`StartApiError::Bind`] when the
-    /// address is taken or not of this machine.
-    pub fn start(listen: SocketAddr, insecure: bool, port: ApiPort) -> Result<Self, StartApiError> {
-        Self::start_with(listen, insecure, port, Limits::default())
+    /// [`StartApiError::Bind`] when the address is taken or not of this machine.
+    pub fn start(
+        listen: SocketAddr,
+        security: Security,
+        port: ApiPort,
+    ) -> Result<Self, StartApiError> {
+        let is_loopback = listen.ip().to_canonical().is_loopback();
+        let security = if is_loopback {
+            Security::Insecure
+        } else {
+            security
+        };
+        Self::start_with(listen, security, port, Limits::default())
     }
 
     fn start_with(
         listen: SocketAddr,
-        insecure: bool,
+        security: Security,
         port: ApiPort,
         limits: Limits,
     ) -> Result<Self, StartApiError> {
-        if !insecure && !listen.ip().to_canonical().is_loopback() {
-            return Err(StartApiError::NotLoopback(listen));
-        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -144,7 +161,7 @@ impl Api {
             })
             .map_err(|source| StartApiError::Bind { listen, source })?;
         let counters = Arc::<Counters>::default();
-        let shared = serve::Shared::new(port, limits, Arc::clone(&counters));
+        let shared = serve::Shared::new(port, security, limits, Arc::clone(&counters));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("api".to_owned())

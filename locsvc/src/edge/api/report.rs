@@ -1,8 +1,8 @@
 //! JSON about nodes: how they stand, and what audits of them found; it judges none.
 
 use axum::http::StatusCode;
-use locus_proto::v1::AuditVerdict;
-use locus_proto::{Level, NodeId, Position, TableHealth};
+use locus_proto::v1::{AuditVerdict, GroupLeftReason};
+use locus_proto::{GroupHealth, Level, NodeId, NodeName, Position, TableHealth};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,17 +24,9 @@ pub(super) struct AuditBody {
 impl AuditBody {
     /// Returns the node that is meant, if it is one.
     pub(super) fn node(&self) -> Result<Option<NodeRef>, Fault> {
-        let no_such = |error: &str| {
-            let error =
-                format!("there is no such node: {error}; GET /v1/nodes shows those there are");
-            Fault::new(StatusCode::NOT_FOUND, "no_such_node", error)
-        };
         match &self.node {
             None => Ok(None),
-            Some(Value::String(name)) => match name.parse() {
-                Ok(name) => Ok(Some(NodeRef::Name(name))),
-                Err(error) => Err(no_such(&format!("{error}"))),
-            },
+            Some(Value::String(name)) => node_ref(name).map(Some),
             Some(Value::Number(number)) => {
                 let number = number.as_u64().and_then(|number| number.try_into().ok());
                 match number {
@@ -45,6 +37,38 @@ impl AuditBody {
             Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => Err(
                 Fault::bad("bad_body", "\"node\" is the name or the number of a node"),
             ),
+        }
+    }
+}
+
+/// Returns the node that is called so, by name or number.
+pub(super) fn node_ref(text: &str) -> Result<NodeRef, Fault> {
+    match text.parse() {
+        Ok(name) => Ok(NodeRef::Name(name)),
+        Err(error) => Err(no_such(&format!("{error}"))),
+    }
+}
+
+fn no_such(error: &str) -> Fault {
+    let error = format!("there is no such node: {error}; GET /v1/nodes shows those there are");
+    Fault::new(StatusCode::NOT_FOUND, "no_such_node", error)
+}
+
+/// Answer to `POST /v1/nodes/{node}/reload`.
+#[derive(Debug, Serialize)]
+pub(super) struct ReloadAnswer {
+    node: u16,
+    name: String,
+    /// Whether it begins now, or when it comes back.
+    connected: bool,
+}
+
+impl ReloadAnswer {
+    pub(super) fn new(node: NodeId, name: &NodeName, connected: bool) -> Self {
+        Self {
+            node: node.0,
+            name: name.to_string(),
+            connected,
         }
     }
 }
@@ -141,9 +165,25 @@ struct NodeAnswer {
     connected: bool,
     behind: u64,
     sending: &'static str,
+    /// `tcp`, `bus-a`, `bus-b` or `multicast`.
+    path: &'static str,
+    /// Version of the wire that both speak.
+    version: u8,
+    /// Bytes of frames sent over the node's own connection since it greeted.
+    connection_frame_bytes_total: u64,
+    /// Null unless the group should reach the node and does not.
+    multicast_lost: Option<LostAnswer>,
     /// The node's own words; absent until it has reported.
     #[serde(flatten)]
     report: Option<NodeReport>,
+}
+
+/// The group does not reach a node: it is served over its own connection meanwhile.
+#[derive(Debug, Serialize)]
+struct LostAnswer {
+    /// One word.
+    reason: GroupLeftReason,
+    lasts_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +201,22 @@ struct NodeReport {
     audits_total: u64,
     repaired_total: u64,
     health: HealthReport,
+    group: GroupReport,
+}
+
+/// What the node says of the group.
+#[derive(Debug, Serialize)]
+struct GroupReport {
+    /// Datagrams heard.
+    datagrams_total: u64,
+    /// Datagrams that it had to ask for.
+    lost_total: u64,
+    nacks_total: u64,
+    /// Datagrams that it did not believe.
+    refused_total: u64,
+    /// Frames applied that came by the group, and that came over the connection.
+    frames_total: u64,
+    connection_frames_total: u64,
 }
 
 /// What the node says of its table's memory.
@@ -227,6 +283,19 @@ impl From<TableHealth> for HealthReport {
     }
 }
 
+impl From<GroupHealth> for GroupReport {
+    fn from(group: GroupHealth) -> Self {
+        Self {
+            datagrams_total: group.datagrams_total,
+            lost_total: group.lost_total,
+            nacks_total: group.nacks_total,
+            refused_total: group.refused_total,
+            frames_total: group.frames_total,
+            connection_frames_total: group.connection_frames_total,
+        }
+    }
+}
+
 impl NodesAnswer {
     pub(super) fn new(position: Position, alarm: Option<AlarmView>, nodes: Vec<NodeView>) -> Self {
         Self {
@@ -255,6 +324,7 @@ impl From<NodeView> for NodeAnswer {
             audits_total: status.audits_total,
             repaired_total: status.repaired_total,
             health: status.health.into(),
+            group: status.group.into(),
         });
         Self {
             node: view.node.0,
@@ -264,6 +334,13 @@ impl From<NodeView> for NodeAnswer {
             connected: view.connected,
             behind: view.behind,
             sending: view.sending,
+            path: view.path,
+            version: view.version,
+            connection_frame_bytes_total: view.connection_frame_bytes_total,
+            multicast_lost: view.multicast_lost.map(|lost| LostAnswer {
+                reason: lost.reason,
+                lasts_ms: u64::try_from(lost.lasts.as_millis()).unwrap_or(u64::MAX),
+            }),
             report,
         }
     }

@@ -5,6 +5,7 @@
 //! PUT GET DELETE /v1/routes/{prefix}  route of a number prefix
 //! POST           /v1/batch            up to 1,024 changes, all or none
 //! POST           /v1/audit            nodes read their memory again and compare it with the database
+//! POST           /v1/nodes/{node}/reload  the node loads the whole table anew
 //! GET            /v1/nodes            every node since the start
 //! GET            /v1/level            where the database stands; ?wait=LEVEL&timeout_ms=MS: once all nodes have it
 //! ```
@@ -22,11 +23,12 @@ use axum::{Json, Router};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::caller::authorise;
 use super::fault::Fault;
 use super::json::{
     self, AorAnswer, AorBody, BatchBody, Changed, LevelAnswer, LevelQuery, RouteAnswer, RouteBody,
 };
-use super::report::{AuditAnswer, AuditBody, NodesAnswer};
+use super::report::{AuditAnswer, AuditBody, NodesAnswer, ReloadAnswer, node_ref};
 use super::serve::Shared;
 use super::{AUDIT_MAX, WAIT_MAX, body};
 use crate::provision::{
@@ -54,9 +56,14 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/batch", post(post_batch))
         .route("/v1/audit", post(post_audit))
         .route("/v1/nodes", get(get_nodes))
+        .route("/v1/nodes/{node}/reload", post(post_reload))
         .route("/v1/level", get(get_level))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&shared),
+            authorise,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), count))
         .with_state(shared)
 }
@@ -74,7 +81,7 @@ async fn count(State(shared): Api, request: Request, next: Next) -> Response {
 
 async fn no_such_path() -> Fault {
     let error = "there is no such path; there are /v1/aors/{aor}, /v1/routes/{prefix}, /v1/batch, \
-                 /v1/audit, /v1/nodes and /v1/level";
+                 /v1/audit, /v1/nodes, /v1/nodes/{node}/reload and /v1/level";
     Fault::new(StatusCode::NOT_FOUND, "no_such_path", error)
 }
 
@@ -225,6 +232,20 @@ async fn post_audit(State(shared): Api, request: Request) -> Result<Json<AuditAn
     Ok(Json(AuditAnswer::new(level, nodes)))
 }
 
+async fn post_reload(State(shared): Api, path: InPath) -> Result<Json<ReloadAnswer>, Fault> {
+    let node = node_ref(&text(path)?)?;
+    let answer = ask(&shared, Asked::Reload { node }).await?;
+    let Answer::ReloadAsked {
+        node,
+        name,
+        connected,
+    } = answer
+    else {
+        return Err(Fault::bug());
+    };
+    Ok(Json(ReloadAnswer::new(node, &name, connected)))
+}
+
 async fn get_nodes(State(shared): Api) -> Result<Json<NodesAnswer>, Fault> {
     let answer = ask(&shared, Asked::Nodes).await?;
     let Answer::Nodes {
@@ -357,6 +378,7 @@ async fn change(
         | Answer::Nodes { .. }
         | Answer::Waited { .. }
         | Answer::Audited { .. }
+        | Answer::ReloadAsked { .. }
         | Answer::Refused(_) => Err(Fault::bug()),
     }
 }

@@ -1,6 +1,15 @@
-//! Connections over loopback: order, ends, what is written before a close, a node that takes nothing.
+//! Connections over loopback: order, ends, what is written before a close, a node that takes nothing; what
+//! TLS and the bus add stands in `secure` and `bus`.
 
-use locus_proto::{Message, v1::Rejection};
+mod bus;
+mod secure;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crossbeam_channel::Receiver;
+use locus_distribution::{Arrived, Medium};
+use locus_proto::{Message, Transport, v1::Rejection};
 
 use super::*;
 
@@ -11,22 +20,45 @@ struct Bench {
     arrivals: Receiver<Arrival>,
 }
 
+fn config(bus: &[PathBuf]) -> DistributionConfig {
+    DistributionConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        bus: bus.to_vec(),
+        transport: Transport::Auto,
+        multicast: None,
+        reload_above: None,
+    }
+}
+
 impl Bench {
     fn new() -> Self {
+        Self::with(&config(&[]), Security::Insecure)
+    }
+
+    fn with(config: &DistributionConfig, security: Security) -> Self {
         let (inbox, arrivals) = bounded(64);
-        let listen = ([127, 0, 0, 1], 0).into();
-        let unicast = Unicast::start(listen, inbox, Clock::start()).unwrap();
+        let unicast = Unicast::start(config, security, inbox, Clock::start()).unwrap();
         Self { unicast, arrivals }
     }
 
     fn connect(&self) -> (TcpStream, Peer) {
         let stream = TcpStream::connect(self.unicast.address()).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let Input::Connected { peer, address } = self.next() else {
+        let (peer, arrived) = self.connected();
+        let expected = Arrived {
+            address: stream.local_addr().unwrap().to_string(),
+            medium: Medium::Tcp,
+            identity: None,
+        };
+        assert_eq!(arrived, expected);
+        (stream, peer)
+    }
+
+    fn connected(&self) -> (Peer, Arrived) {
+        let Input::Connected { peer, arrived } = self.next() else {
             panic!("connected");
         };
-        assert_eq!(address, stream.local_addr().unwrap().to_string());
-        (stream, peer)
+        (peer, arrived)
     }
 
     fn next(&self) -> Input {
@@ -34,6 +66,17 @@ impl Bench {
             panic!("an input");
         };
         input
+    }
+}
+
+/// Waits until `is_so`, at most [`DEADLINE`].
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let clock = Clock::start();
+    let deadline = clock.now().plus(DEADLINE);
+    while !is_so() {
+        assert!(clock.now() < deadline, "{what}");
+        thread::yield_now();
     }
 }
 

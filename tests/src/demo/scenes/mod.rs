@@ -1,9 +1,11 @@
 //! The scenes in the order in which they play, and what each needs before it.
 //! Knows no step of any scene.
 
+mod bus;
 mod calls;
 mod catch_up;
 mod changes;
+mod multicast;
 mod outage;
 mod provision;
 mod register;
@@ -54,6 +56,12 @@ pub(crate) const SCENES: &[Scene] = &[
         play: calls::play,
     },
     Scene {
+        name: "multicast",
+        what: "phones register anew; what they change is sent once, sealed, to a group that loses 5 %",
+        needs: &[],
+        play: multicast::play,
+    },
+    Scene {
         name: "outage",
         what: "locsvc stops for longer than every expiry; the nodes go on answering",
         needs: &["register"],
@@ -76,5 +84,11 @@ pub(crate) const SCENES: &[Scene] = &[
         what: "the greatest delta and the smallest full reload, both under calls",
         needs: &["provision", "register"],
         play: reload::play,
+    },
+    Scene {
+        name: "bus",
+        what: "boards in one chassis: no network between them and locsvc, only buses A and B",
+        needs: &[],
+        play: bus::play,
     },
 ];

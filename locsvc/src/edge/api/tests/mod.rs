@@ -2,6 +2,7 @@
 
 mod hostile;
 mod records;
+mod secure;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,19 +11,19 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use locus_proto::v1::{AuditReport, AuditVerdict};
+use locus_proto::v1::{AuditReport, AuditVerdict, GroupLeftReason};
 use locus_proto::{
-    AddressOfRecord, AorRecord, Binding, Digits, Epoch, EpochId, Level, MasterTime, NodeId,
-    NodeState, NodeStatus, Owner, Position, Root, Route, TableHealth, Timestamp,
+    AddressOfRecord, AorRecord, Binding, Digits, Epoch, EpochId, GroupHealth, Level, MasterTime,
+    NodeId, NodeState, NodeStatus, Owner, Position, Root, Route, TableHealth, Timestamp,
 };
 use serde_json::Value;
 
 use super::{Api, Limits};
 use crate::clock::Clock;
 use crate::core::Input;
-use crate::edge::{ApiPort, Arrival};
+use crate::edge::{ApiPort, Arrival, Security};
 use crate::provision::{
-    AlarmView, Answer, Audited, InvalidRecord, NodeAudit, NodeRef, NodeView, Outcome,
+    AlarmView, Answer, Audited, InvalidRecord, LostView, NodeAudit, NodeRef, NodeView, Outcome,
     ProvisionChange, ProvisionContact, Request, RequestError,
 };
 
@@ -44,6 +45,10 @@ impl Fixture {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::secured(Security::Insecure, limits)
+    }
+
+    fn secured(security: Security, limits: Limits) -> Self {
         let (inbox, arrivals) = bounded(64);
         let clock = Clock::start();
         let (port, replies) = ApiPort::new(inbox, clock);
@@ -63,7 +68,7 @@ impl Fixture {
             }
         });
         let loopback = "127.0.0.1:0".parse().unwrap();
-        let api = Api::start_with(loopback, false, port, limits).unwrap();
+        let api = Api::start_with(loopback, security, port, limits).unwrap();
         Self { api, asked, clock }
     }
 
@@ -127,7 +132,7 @@ struct Reply {
 
 impl Reply {
     /// Reads to the end of the connection.
-    fn read(mut stream: TcpStream) -> Self {
+    fn read(mut stream: impl Read) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP answer");
@@ -209,6 +214,17 @@ impl FakeCore {
                 nodes: nodes(),
             },
             Request::Audit { node, repair, .. } => audited(node, repair),
+            Request::Reload { node } => match nodes()
+                .into_iter()
+                .find(|known| NodeRef::Name(known.name.clone()) == node)
+            {
+                None => Answer::Refused(RequestError::NoSuchNode(node)),
+                Some(known) => Answer::ReloadAsked {
+                    node: known.node,
+                    name: known.name,
+                    connected: known.connected,
+                },
+            },
             Request::Wait {
                 level: Level(9_999),
                 ..
@@ -343,6 +359,10 @@ fn nodes() -> Vec<NodeView> {
         status: None,
         behind: 12,
         sending: "snapshot",
+        path: "bus-b",
+        version: 1,
+        connection_frame_bytes_total: 77,
+        multicast_lost: None,
     };
     let status = NodeStatus {
         position: Position {
@@ -366,12 +386,25 @@ fn nodes() -> Vec<NodeView> {
             snapshot_level: Level(10),
             snapshots_failed_total: 2,
         },
+        group: GroupHealth {
+            datagrams_total: 90,
+            lost_total: 12,
+            nacks_total: 3,
+            refused_total: 1,
+            frames_total: 8,
+            connection_frames_total: 2,
+        },
     };
     let known = NodeView {
         node: NodeId(2),
         name: "n2".parse().unwrap(),
         status: Some(status),
         behind: 1,
+        path: "tcp",
+        multicast_lost: Some(LostView {
+            lasts: Duration::from_millis(2_500),
+            reason: GroupLeftReason::Silent,
+        }),
         ..fresh.clone()
     };
     vec![fresh, known]

@@ -159,17 +159,23 @@ fn level_and_nodes() {
     assert_eq!(level, expected);
     let answer = fixture.get("/v1/nodes").ok();
     let both = json!({"address": "10.77.0.11:40000", "sip": "sip:10.77.0.11:5060", "connected": true,
-        "sending": "snapshot"});
+        "sending": "snapshot", "version": 1, "connection_frame_bytes_total": 77});
     let mut fresh = both.clone();
     let mut known = both;
     let merge = |into: &mut Value, more: Value| {
         let more = more.as_object().unwrap().clone();
         into.as_object_mut().unwrap().extend(more);
     };
-    merge(&mut fresh, json!({"node": 1, "name": "n1", "behind": 12}));
+    merge(
+        &mut fresh,
+        json!({"node": 1, "name": "n1", "behind": 12, "path": "bus-b", "multicast_lost": null}),
+    );
     merge(
         &mut known,
-        json!({"node": 2, "name": "n2", "behind": 1, "state": "resync", "level": 11,
+        json!({"node": 2, "name": "n2", "behind": 1, "state": "resync", "level": 11, "path": "tcp",
+        "multicast_lost": {"reason": "silent", "lasts_ms": 2500},
+        "group": {"datagrams_total": 90, "lost_total": 12, "nacks_total": 3, "refused_total": 1,
+            "frames_total": 8, "connection_frames_total": 2},
         "epoch": "0-00000000", "root": "0".repeat(32), "lag_ms": 40, "records": 6,
         "catch_ups_total": 1, "reloads_total": 2, "last_sync_ms": 30, "refused_total": 0,
         "audits_total": 3, "repaired_total": 9, "health": {
@@ -181,6 +187,11 @@ fn level_and_nodes() {
     fixture
         .put("/v1/aors/a@x", r#"{"contacts":[{"uri":"sip:a@y"}]}"#)
         .ok();
+    let told = json!({"node": 1, "name": "n1", "connected": true});
+    assert_eq!(fixture.post("/v1/nodes/n1/reload", "").ok(), told);
+    fixture
+        .post("/v1/nodes/n9/reload", "")
+        .refused(404, "no_such_node");
     let alarm = json!({"level": 11, "nodes": 2, "of": 3, "master_verified": true});
     assert_eq!(fixture.get("/v1/nodes").ok()["alarm"], alarm);
 }
@@ -299,7 +310,7 @@ fn a_connection_serves_many_requests() {
 fn a_request_that_has_begun_is_answered_when_the_api_stops() {
     let (inbox, arrivals) = bounded(1);
     let (port, replies) = ApiPort::new(inbox, Clock::start());
-    let api = Api::start("127.0.0.1:0".parse().unwrap(), false, port).unwrap();
+    let api = Api::start("127.0.0.1:0".parse().unwrap(), Security::Insecure, port).unwrap();
     let address = api.address();
     let mut stream = connect(address);
     stream

@@ -5,133 +5,22 @@
     reason = "a failed step fails the test"
 )]
 
+mod node;
+mod secure;
+mod support;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Output};
 
 use locus_proto::v1::{AuditAsk, AuditScope, Hello, Welcome};
 use locus_proto::{
     AddressOfRecord, Asked, BootId, ContactChange, Deframer, Message, Methods, NodeId, Owner, Q,
     Registration, RegistrationReply, Root,
 };
-use rustix::process::{Pid, Signal, kill_process};
-
-/// Longer than any step takes on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A folder that goes with the test.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("locsvc-test-{}-{name}", std::process::id()));
-        fs::remove_dir_all(&path).ok();
-        fs::create_dir_all(&path).unwrap();
-        Self { path }
-    }
-
-    fn config(&self, more: &str) -> PathBuf {
-        let data = self.path.join("data");
-        let text = format!(
-            "cluster = \"lab\"\ndata = {data:?}\nrecords_max = 10000\n\
-             distribution.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n{more}\n"
-        );
-        let path = self.path.join("locsvc.toml");
-        fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.path).ok();
-    }
-}
-
-/// A running locsvc; killed with the test.
-struct Service {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-    address: SocketAddr,
-}
-
-impl Service {
-    fn start(config: &Path) -> Self {
-        let mut child = program(config).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in stderr.lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut service = Self {
-            child,
-            lines,
-            seen: Vec::new(),
-            address: ([127, 0, 0, 1], 0).into(),
-        };
-        let line = service.wait_for("distribution on ");
-        let (_, after) = line.split_once("distribution on ").unwrap();
-        service.address = after.split(',').next().unwrap().parse().unwrap();
-        service
-    }
-
-    /// Reads what the service says until a line holds `text`.
-    fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            let Ok(line) = self.lines.recv_timeout(DEADLINE) else {
-                panic!("no line with {text:?} after {:#?}", self.seen);
-            };
-            self.seen.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn stop(mut self) -> (ExitStatus, Vec<String>) {
-        self.signal(Signal::TERM);
-        let status = self.child.wait().unwrap();
-        while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
-            self.seen.push(line);
-        }
-        (status, std::mem::take(&mut self.seen))
-    }
-
-    fn kill(mut self) {
-        self.signal(Signal::KILL);
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn program(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_locsvc"));
-    command.arg("--config").arg(config);
-    command
-}
+use support::{DEADLINE, Scratch, Service, program};
 
 /// A node's side of a connection.
 struct Node {
@@ -161,6 +50,8 @@ impl Node {
             name: "n1".parse().unwrap(),
             boot: BootId(1),
             sip: String::new(),
+            newest: 1,
+            transport: locus_proto::Transport::Auto,
             position: None,
         }));
         let welcome = node.receive(|message| {
@@ -313,6 +204,8 @@ fn bytes_that_are_no_message_end_the_connection_and_nothing_else() {
         name: "n2".parse().unwrap(),
         boot: BootId(1),
         sip: String::new(),
+        newest: 1,
+        transport: locus_proto::Transport::Auto,
         position: None,
     })
     .to_bytes();
@@ -586,14 +479,17 @@ fn the_configuration_is_checked_without_touching_anything() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(said), "{text}");
     }
-    let open = scratch.config("").with_file_name("open.toml");
-    let text = fs::read_to_string(scratch.config("")).unwrap();
-    fs::write(
-        &open,
-        text.replace("api.listen = \"127.0.0.1:0\"", "api.listen = \"0.0.0.0:0\""),
-    )
-    .unwrap();
-    let output = program(&open).arg("--check").output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("insecure = true"), "{text}");
+    // Without a word to the contrary nodes are known by certificates, on loopback too.
+    let identity = scratch.path.join("identity");
+    let secure = scratch.config(&format!("identity = {identity:?}"));
+    let text = fs::read_to_string(&secure).unwrap();
+    fs::write(&secure, text.replace("insecure = true\n", "")).unwrap();
+    for arguments in [&["--check"][..], &[]] {
+        let output = program(&secure).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("locusctl ca locsvc NAME"), "{text}");
+        assert!(text.contains("insecure = true"), "{text}");
+    }
+    assert!(!scratch.path.join("data").exists());
 }
