@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locus_proto::Timestamp;
+use locus_proto::v1::{DatagramHeader, DatagramKind};
 
 /// Gigabit Ethernet, in bytes per second.
 pub(crate) const GIGABIT: u64 = 125_000_000;
@@ -41,6 +42,11 @@ pub(crate) struct Network {
     pub(crate) group_total: u64,
     /// Datagrams lost by all.
     pub(crate) burst_total: u64,
+    /// Of data to the group: the newest seq, how many came out of the switch for the first time, and how many of
+    /// those some node lost.
+    pub(crate) newest_seq: u64,
+    pub(crate) first_total: u64,
+    pub(crate) first_lost_total: u64,
 }
 
 impl Network {
@@ -62,6 +68,22 @@ impl Network {
             too_long_total: 0,
             group_total: 0,
             burst_total: 0,
+            newest_seq: 0,
+            first_total: 0,
+            first_lost_total: 0,
+        }
+    }
+
+    /// Counts a datagram to the group, if it is data that was not sent before.
+    pub(crate) fn count_first(&mut self, bytes: &[u8], lost: bool) {
+        let header = DatagramHeader::decode(bytes);
+        let Some(header) = header.ok().filter(|h| h.kind == DatagramKind::Data) else {
+            return;
+        };
+        if header.seq > self.newest_seq {
+            self.newest_seq = header.seq;
+            self.first_total += 1;
+            self.first_lost_total += u64::from(lost);
         }
     }
 

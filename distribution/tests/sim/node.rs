@@ -95,12 +95,14 @@ impl World {
 
     /// A datagram to the group comes out of the switch.
     pub(crate) fn deliver_group(&mut self, bytes: &Arc<[u8]>) {
+        let mut lost = false;
         for node in 0..self.nodes.len() {
             let n = &self.nodes[node];
             if n.joined != Some(GROUP_ADDRESS) || !n.port.hears() {
                 continue;
             }
             if !self.reaches(node) {
+                lost = true;
                 continue;
             }
             if self.random.chance(self.network.reorder) {
@@ -114,6 +116,7 @@ impl World {
             }
             self.enqueue(node, Arc::clone(bytes));
         }
+        self.network.count_first(bytes, lost);
     }
 
     /// Returns whether a datagram comes as far as a node.

@@ -47,8 +47,8 @@ struct Outcome {
 #[test]
 fn criterion_05_stopped_nodes_disturb_nobody_and_return() {
     let seed = size::seed();
-    let fast = load(Duration::from_millis(size::pick(20, 50)), 1, 200);
-    let slow = load(Duration::from_millis(200), 1, 200);
+    let fast = load(Duration::from_millis(size::pick(20, 100)), 1, 200);
+    let slow = load(Duration::from_millis(size::pick(200, 500)), 1, 200);
     let hourly = load(Duration::from_secs(10), 16, 1_000);
     let hasty = load(Duration::from_millis(400), 16, 1_000);
     let s = Duration::from_secs;
@@ -65,8 +65,8 @@ fn criterion_05_stopped_nodes_disturb_nobody_and_return() {
             (1_000, short, fast, &[1, 10, 100], Rung::Ring),
             (1_000, s(5), fast, &[1, 10, 100], Rung::Delta),
             (1_000, s(60), slow, &[1, 10, 100], Rung::Greeting),
-            (40, s(3_600), hourly, &[1, 10], Rung::Snapshot),
-            (150, s(3_600), hourly, &[100], Rung::Snapshot),
+            (20, s(3_600), hourly, &[1, 10], Rung::Snapshot),
+            (110, s(3_600), hourly, &[100], Rung::Snapshot),
         ],
     );
     let mut figures = Figures::new("criterion_05_stopped_nodes", seed);
