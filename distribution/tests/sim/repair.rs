@@ -51,9 +51,9 @@ fn criterion_02_repair_bytes_are_what_theory_says() {
             let nodes = [8, 64, 256, 1_000];
             let repairs = |p: f64| {
                 if p < 0.001 {
-                    400
+                    200
                 } else if p < 0.01 {
-                    2_000
+                    1_000
                 } else {
                     5_000
                 }
