@@ -29,14 +29,18 @@ impl Watcher {
         let worker = thread::spawn(move || {
             let mut view = View::try_open(&folder).expect("the table is readable");
             let mut seen: Vec<(u64, Instant)> = Vec::new();
-            while !flag.load(Ordering::Relaxed) {
+            loop {
+                // Asked before the look: what was visible when it was told to stop is seen.
+                let stopped = flag.load(Ordering::Relaxed);
                 let level = view.level();
                 if seen.last().is_none_or(|(last, _)| *last < level) {
                     seen.push((level, wait::now()));
                 }
+                if stopped {
+                    return seen;
+                }
                 wait::pause(LOOK_EVERY);
             }
-            seen
         });
         Self { stop, worker }
     }

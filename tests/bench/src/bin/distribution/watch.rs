@@ -37,16 +37,20 @@ impl Watch {
                 })
                 .collect();
             let mut seen: Vec<Seen> = vec![Seen::new(); views.len()];
-            while !flag.load(Ordering::Relaxed) {
+            loop {
+                // Asked before the look: what was visible when it was told to stop is seen.
+                let stopped = flag.load(Ordering::Relaxed);
                 for (view, seen) in views.iter_mut().zip(&mut seen) {
                     let level = view.level();
                     if seen.last().is_none_or(|(last, _)| *last < level) {
                         seen.push((level, wait::now()));
                     }
                 }
+                if stopped {
+                    return seen;
+                }
                 wait::pause(LOOK_EVERY);
             }
-            seen
         });
         Self { stop, worker }
     }
