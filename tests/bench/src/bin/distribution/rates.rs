@@ -71,8 +71,12 @@ pub(crate) fn ramp(fleet: &Fleet, length: Duration) -> Vec<Step> {
 pub(crate) struct Overload {
     /// Levels that the slowest node gained, second by second.
     pub(crate) goodput: Vec<u64>,
+    /// Updates a second that the master took.
+    pub(crate) accepted: f64,
     pub(crate) nacks: u64,
     pub(crate) wire_per_payload: f64,
+    /// Nodes still served by multicast when the load ended.
+    pub(crate) in_group: usize,
 }
 
 /// Sends far more than so many agents on one machine can take.
@@ -83,6 +87,11 @@ pub(crate) fn overload(fleet: &Fleet, per_second: usize, length: Duration) -> Ov
     let (before, begun) = (Wire::read(sender), locus_lab::wait::now());
     let sent = load::run(sender, API, per_second, length, 300);
     let after = Wire::read(sender);
+    let nodes = fleet.locsvc.nodes();
+    let in_group = nodes
+        .iter()
+        .filter(|node| node["path"] == "multicast")
+        .count();
     let seen = watch.finish();
     let level_at = |seen: &crate::watch::Seen, second: u64| {
         let until = begun + Duration::from_secs(second);
@@ -103,6 +112,8 @@ pub(crate) fn overload(fleet: &Fleet, per_second: usize, length: Duration) -> Ov
     fleet.wait_equal();
     Overload {
         goodput,
+        accepted: locus_bench::float(sent.updates()) / sent.took.as_secs_f64(),
+        in_group,
         nacks: total(fleet, "nacks_total") - nacks,
         wire_per_payload: theory::ratio(after.since(before), theory::payload(sent.updates())),
     }
