@@ -10,7 +10,7 @@ use locus_proto::{Level, Timestamp};
 
 use crate::seal::Signer;
 
-/// Shortest time between two distribution frames that are not full.
+/// Mean time between distribution frames that are not full, and the longest that a message waits.
 pub(super) const GATHER_WAIT: Duration = Duration::from_millis(2);
 /// A distribution frame is closed when its messages have reached this.
 pub(super) const GATHER_BYTES: usize = 32 * 1024;
@@ -24,8 +24,9 @@ pub(super) struct Gather {
     level: Level,
     /// When it is closed if it is not full before; `None` while it is empty.
     due_at: Option<Timestamp>,
-    /// When the last one was closed.
-    closed_at: Option<Timestamp>,
+    /// When the next one would be closed if all were [`GATHER_WAIT`] apart. One may go that much ahead of it, so
+    /// that a load with a beat of its own is not made to wait for ever by one message that once came late.
+    paced_at: Timestamp,
 }
 
 impl Gather {
@@ -34,17 +35,18 @@ impl Gather {
             frame: vec![0; SIGNATURE_BYTES],
             level: Level::ZERO,
             due_at: None,
-            closed_at: None,
+            paced_at: Timestamp(0),
         }
     }
 
-    /// Adds a message. It leaves at once if the last frame was closed [`GATHER_WAIT`] ago.
+    /// Adds a message. It leaves at once unless frames have gone ahead of their pace, and within
+    /// [`GATHER_WAIT`].
     pub(super) fn push(&mut self, now: Timestamp, message: &[u8], level: Level) {
         self.frame.extend_from_slice(message);
         self.level = level;
         if self.due_at.is_none() {
-            let open_at = self.closed_at.map_or(now, |at| at.plus(GATHER_WAIT));
-            self.due_at = Some(open_at.max(now));
+            let ahead = self.paced_at.since(now).saturating_sub(GATHER_WAIT);
+            self.due_at = Some(now.plus(ahead));
         }
     }
 
@@ -77,7 +79,7 @@ impl Gather {
         first: u64,
     ) -> Option<Vec<u8>> {
         self.due_at.take()?;
-        self.closed_at = Some(now);
+        self.paced_at = self.paced_at.max(now).plus(GATHER_WAIT);
         let next = Vec::with_capacity(SIGNATURE_BYTES + GATHER_BYTES);
         let mut frame = std::mem::replace(&mut self.frame, next);
         self.frame.resize(SIGNATURE_BYTES, 0);
@@ -92,13 +94,23 @@ mod tests {
 
     /// When a message comes, and when its frame closes, in microseconds.
     #[test]
-    fn at_once_after_a_pause_else_two_milliseconds_after_the_last() {
+    fn at_once_unless_frames_have_gone_ahead_of_their_pace() {
         let signer = Signer::new(&[7; 32]);
         let at = |us: u64| Timestamp(us * 1000);
         let mut gather = Gather::new();
         assert_eq!(gather.due_at(), None);
         let mut first = 1;
-        for (comes, closes) in [(0, 0), (10, 2000), (5000, 5000), (6999, 7000), (9000, 9000)] {
+        for (comes, closes) in [
+            (0, 0),
+            (10, 10), // one ahead
+            (20, 2000),
+            (2010, 4000),
+            (6100, 6100), // 100 late; what follows does not wait for it
+            (8000, 8000),
+            (20_000, 20_000),
+            (20_010, 20_010),
+            (20_020, 22_000),
+        ] {
             gather.push(at(comes), b"first", Level(first));
             gather.push(at(comes + 1), b"second", Level(first + 1));
             assert_eq!(gather.due_at(), Some(at(closes)), "{comes}");
@@ -108,9 +120,9 @@ mod tests {
             assert_eq!((gather.bytes(), gather.due_at()), (0, None));
             first += 2;
         }
-        assert_eq!(gather.close(at(9999), &signer, 1, first), None);
+        assert_eq!(gather.close(at(99_999), &signer, 1, first), None);
         assert!(!gather.is_full());
-        gather.push(at(9999), &[0; GATHER_BYTES], Level(1));
+        gather.push(at(99_999), &[0; GATHER_BYTES], Level(1));
         assert!(gather.is_full());
     }
 }
