@@ -21,7 +21,8 @@ const APPENDS: usize = 100;
 /// All runs at one rate of loss.
 #[derive(Debug, Default)]
 pub(crate) struct AtLoss {
-    times: Vec<Duration>,
+    /// By run.
+    times: Vec<Durations>,
     pub(crate) missing: usize,
     pub(crate) updates: usize,
     pub(crate) late: usize,
@@ -33,12 +34,24 @@ pub(crate) struct AtLoss {
 }
 
 impl AtLoss {
-    pub(crate) fn durations(&self) -> Durations {
-        self.times.iter().copied().collect()
+    /// Median over the runs of this quantile of each: a machine that stood still once spoils one run.
+    pub(crate) fn quantile(&self, per_cent: usize) -> Duration {
+        let runs: Durations = self
+            .times
+            .iter()
+            .map(|run| run.quantile(per_cent))
+            .collect();
+        runs.quantile(50)
+    }
+
+    /// The p99 of each run.
+    fn p99s(&self) -> Vec<f64> {
+        let runs = self.times.iter().map(|run| milliseconds(run.quantile(99)));
+        runs.map(|ms| (ms * 100.0).round() / 100.0).collect()
     }
 
     pub(crate) fn pairs(&self) -> usize {
-        self.times.len() + self.missing
+        self.times.iter().map(Durations::count).sum::<usize>() + self.missing
     }
 
     pub(crate) fn per_second(&self) -> f64 {
@@ -81,17 +94,19 @@ impl AtLoss {
         }
         self.wire_bytes += after.since(before);
         self.datagram_bytes += after.datagram_bytes_since(before);
+        let mut times = Vec::new();
         for (level, updates, begun) in &sent.requests {
             for seen in &seen {
                 match watch::when(seen, *level) {
                     Some(at) => {
                         let took = at.saturating_duration_since(*begun);
-                        self.times.extend(std::iter::repeat_n(took, *updates));
+                        times.extend(std::iter::repeat_n(took, *updates));
                     }
                     None => self.missing += updates,
                 }
             }
         }
+        self.times.push(times.into_iter().collect());
         self.updates += sent.updates();
         self.late += sent.late;
         self.took += sent.took;
@@ -119,15 +134,16 @@ pub(crate) fn measure(fleet: &Fleet, rounds: usize, length: Duration) -> (Vec<At
 
 /// Prints a line of the table.
 pub(crate) fn row(per_mille: u16, at_loss: &AtLoss) -> String {
-    let times = at_loss.durations();
+    let max = at_loss.times.iter().map(Durations::max).max();
     format!(
-        "  {:>4} %   {:>8} pairs, {} missing   p50 {:7.2}   p99 {:7.2}   max {:8.2} ms   bytes/payload {:.3} (wire {:.3})   {} NACKs",
+        "  {:>4} %   {:>8} pairs, {} missing   p50 {:6.2}   p99 {:6.2} {:?}   max {:7.2} ms   bytes/payload {:.3} (wire {:.3})   {} NACKs",
         f64::from(per_mille) / 10.0,
         at_loss.pairs(),
         at_loss.missing,
-        milliseconds(times.quantile(50)),
-        milliseconds(times.quantile(99)),
-        milliseconds(times.max()),
+        milliseconds(at_loss.quantile(50)),
+        milliseconds(at_loss.quantile(99)),
+        at_loss.p99s(),
+        milliseconds(max.unwrap_or_default()),
         at_loss.bytes_per_payload(),
         at_loss.wire_per_payload(),
         at_loss.nacks,

@@ -67,10 +67,10 @@ fn eight(figures: &mut Vec<Figure>) -> Option<()> {
     println!("load averages before: {}", load_averages());
     let mut fleet = fleet::prepare(lab, 8, RECORDS * 5 / 4, "size=256m,huge=advise");
     fleet::start(&mut fleet, RECORDS);
-    let (rounds, length) = if is_quick() { (1, 1) } else { (3, 2) };
+    let (rounds, length) = if is_quick() { (1, 1) } else { (5, 2) };
     let length = Duration::from_secs(length);
     println!(
-        "\naccepted → visible, 8 nodes, {} updates a second of {} bytes, {rounds} rounds in turn",
+        "\naccepted → visible, 8 nodes, {} updates a second of {} bytes, {rounds} rounds in turn, medians",
         latency::PER_SECOND,
         theory::record_bytes()
     );
@@ -92,7 +92,7 @@ fn eight(figures: &mut Vec<Figure>) -> Option<()> {
             at_loss.late,
             (repaired / theory - 1.0) * 100.0
         );
-        let p99 = milliseconds(at_loss.durations().quantile(99));
+        let p99 = milliseconds(at_loss.quantile(99));
         figures.push(figure(
             name,
             p99,
