@@ -236,7 +236,13 @@ impl Cluster {
             62..66 => world.hold(node, false),
             66 | 67 => world.stop(node, true),
             68 | 69 => world.nodes[node].deaf ^= true,
-            70..76 => {
+            70 if world.random.chance(50) => self.lose_power(),
+            // It is removed, and comes back as another would: its keys are void.
+            70 => {
+                let id = world.nodes[node].id;
+                world.revoke(master, id);
+            }
+            71..76 => {
                 let silently = world.random.chance(50);
                 world.kill_node(node, silently);
                 if world.random.chance(30) {
@@ -344,6 +350,17 @@ impl Cluster {
                 self.world.start_node(node);
             }
         }
+    }
+
+    /// All nodes lose their tables and start at once; one of them is slow.
+    fn lose_power(&mut self) {
+        for node in 0..NODES {
+            self.world.kill_node(node, true);
+            self.world.nodes[node].table = None;
+        }
+        self.start_nodes();
+        let slow = self.world.random.below(NODES);
+        self.world.hold(slow, true);
     }
 
     fn start_masters(&mut self) {

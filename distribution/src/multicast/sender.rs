@@ -373,8 +373,8 @@ impl GroupSender {
         beat.encode(&mut payload);
         self.push_control(GroupTarget::Group, &header, &payload);
         self.beats.sent_at = self.now;
-        self.beats.at = self.now.plus(self.beats.wait);
         self.beats.wait = (self.beats.wait * 2).min(BEAT_MAX);
+        self.beats.at = self.now.plus(self.beats.wait);
     }
 
     fn header(&self, kind: DatagramKind, seq: u64) -> DatagramHeader {

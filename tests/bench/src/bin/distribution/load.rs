@@ -4,12 +4,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locus_bench::{Client, Subscriber};
+use locus_bench::{Client, Subscriber, float};
 use locus_lab::{Namespace, wait};
 use serde_json::{Value, json};
 
-/// Time between two requests; each carries what came in it.
-const EVERY: Duration = Duration::from_millis(2);
+/// Updates of one request, at every rate that 500 requests a second can carry; beyond, requests are longer.
+const BATCH: usize = 20;
+/// Most requests a second.
+const REQUESTS_MAX: usize = 500;
 /// Kept-alive connections that take turns: a slow answer delays only its own.
 const CLIENTS: usize = 8;
 /// A request that began this much after its time: the rate was not kept.
@@ -57,12 +59,10 @@ pub(crate) fn run(
     length: Duration,
     turn: usize,
 ) -> Sent {
-    let requests = usize::try_from(length.as_millis() / EVERY.as_millis()).unwrap_or(0);
-    let updates = |request: usize| {
-        // Evenly, also where the rate is no multiple of the requests.
-        let until = |requests: usize| requests * per_second * 2 / 1_000;
-        until(request)..until(request + 1)
-    };
+    let batch = BATCH.max(per_second / REQUESTS_MAX);
+    let every = Duration::from_secs_f64(float(batch) / float(per_second));
+    let seconds = usize::try_from(length.as_secs()).unwrap_or(0);
+    let requests = seconds * per_second / batch;
     let begun = wait::now();
     let mut sent = Sent::default();
     thread::scope(|scope| {
@@ -72,16 +72,12 @@ pub(crate) fn run(
                     let mut client = Client::connect(namespace, api);
                     let mut sent = Sent::default();
                     for request in (first..requests).step_by(CLIENTS) {
-                        let range = updates(request);
-                        if range.is_empty() {
-                            continue;
-                        }
-                        let (count, body) = (range.len(), batch(range, turn));
-                        let due = EVERY * u32::try_from(request).unwrap_or(u32::MAX);
+                        let body = batch_of(request * batch..(request + 1) * batch, turn);
+                        let due = every * u32::try_from(request).unwrap_or(u32::MAX);
                         wait::pause(due.saturating_sub(begun.elapsed()));
                         sent.late += usize::from(begun.elapsed() > due + LATE);
                         let (at, level) = client.post("/v1/batch", &body);
-                        sent.requests.push((level, count, at.begun));
+                        sent.requests.push((level, batch, at.begun));
                     }
                     sent
                 })
@@ -100,7 +96,7 @@ pub(crate) fn run(
     sent
 }
 
-fn batch(subscribers: std::ops::Range<usize>, turn: usize) -> Value {
+fn batch_of(subscribers: std::ops::Range<usize>, turn: usize) -> Value {
     let changes: Vec<Value> = subscribers
         .map(|number| {
             let one = Subscriber(number % RECORDS);
